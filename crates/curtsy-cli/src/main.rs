@@ -1,0 +1,2 @@
+//! The `curtsy` command.
+fn main() {}

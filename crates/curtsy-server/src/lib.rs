@@ -1,0 +1,3 @@
+//! An HTTP server whose stop, restart and reload lose no request
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The web framework of Curtsy: router, context, middleware, binding, rendering
+
+#![forbid(unsafe_code)]

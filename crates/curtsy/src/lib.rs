@@ -1,0 +1,3 @@
+//! An HTTP server for the whole life of a service: start, serve, reload, restart, switch, stop, without losing one request
+
+#![forbid(unsafe_code)]
