@@ -260,7 +260,11 @@ fn bind_tcp(address: SocketAddr, sockets: usize) -> io::Result<Vec<Socket>> {
 }
 
 fn open_tcp(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        None,
+    )?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }
@@ -289,7 +293,11 @@ fn refused(asked: &ListenAddress, tried: SocketAddr, error: io::Error) -> Error 
         io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
         _ => "the system refused it".to_owned(),
     };
-    Error::because(Kind::Bind, format!("cannot listen on {place}: {why}"), error)
+    Error::because(
+        Kind::Bind,
+        format!("cannot listen on {place}: {why}"),
+        error,
+    )
 }
 
 fn bind_unix(name: String, path: &Path, mode: Option<u32>) -> Result<Listener, Error> {
@@ -361,8 +369,7 @@ fn clear_stale(path: &Path) -> Result<(), Error> {
 }
 
 fn adopt(name: String, socket: Socket) -> Result<Listener, Error> {
-    let failed =
-        |e: io::Error| Error::because(Kind::Bind, format!("cannot listen with {name}"), e);
+    let failed = |e: io::Error| Error::because(Kind::Bind, format!("cannot listen with {name}"), e);
     if !socket.is_listener().map_err(failed)? {
         return Err(Error::new(
             Kind::Bind,
@@ -385,7 +392,11 @@ fn adopt(name: String, socket: Socket) -> Result<Listener, Error> {
 
 fn inherited() -> Result<Vec<Listener>, Error> {
     let taken = curtsy_sys::inherited::take().map_err(|e| {
-        Error::because(Kind::Inherit, "cannot take the service manager's sockets", e)
+        Error::because(
+            Kind::Inherit,
+            "cannot take the service manager's sockets",
+            e,
+        )
     })?;
     if taken.is_empty() {
         return Err(Error::new(

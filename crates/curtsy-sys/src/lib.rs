@@ -4,3 +4,4 @@
 //! One file per system facility. Nothing here knows of HTTP, servers or policy.
 
 pub mod inherited;
+pub mod watched;
