@@ -193,6 +193,7 @@ pub(crate) struct Pages {
     pub(crate) cell_width: Duration,
     pub(crate) cells: Vec<Cell>,
     pub(crate) connects: Histogram<u64>,
+    pub(crate) last_answer_at: Option<Instant>,
     pub(crate) losses: Vec<LostRequest>,
     pub(crate) connect_errors: BTreeMap<String, u64>,
     pub(crate) answers: BTreeMap<String, Seen>,
@@ -209,6 +210,7 @@ impl Book {
                 cell_width: CELL_WIDTH,
                 cells: Vec::new(),
                 connects: histogram(),
+                last_answer_at: None,
                 losses: Vec::new(),
                 connect_errors: BTreeMap::new(),
                 answers: BTreeMap::new(),
@@ -243,10 +245,12 @@ impl Book {
 
     /// The request was answered; `text` is its body if contents are to be told apart.
     pub(crate) fn answered(&self, entry: Entry, length: u64, text: Option<String>) {
-        let latency_us = micros(entry.begun.elapsed());
-        let now = self.started.elapsed();
+        let at = Instant::now();
+        let latency_us = micros(at - entry.begun);
+        let now = at - self.started;
         let mut pages = self.pages();
         pages.counts.answered += 1;
+        pages.last_answer_at = pages.last_answer_at.max(Some(at));
         pages.counts.body_bytes += length;
         let cell = pages.cell(now);
         cell.answered += 1;

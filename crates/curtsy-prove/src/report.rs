@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Instant;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -21,6 +22,9 @@ pub struct Report {
     pub connections: usize,
     /// The length of the run in milliseconds.
     pub length_ms: u64,
+    /// When the last byte of the last answer was read: what a server does after it, it does for itself.
+    #[serde(skip)]
+    pub last_answer_at: Option<Instant>,
     /// The counts.
     pub counts: Counts,
     /// Whether a refused connection counts as a loss.
@@ -119,6 +123,7 @@ impl Report {
             target: format!("{} {}", plan.method, plan.target),
             connections: plan.connections,
             length_ms,
+            last_answer_at: pages.last_answer_at,
             counts: pages.counts,
             is_refusal_a_loss: plan.is_refusal_a_loss,
             latency: Quantiles::of(&all),
@@ -263,15 +268,16 @@ fn row(
     lost: u64,
     q: &Quantiles,
 ) -> fmt::Result {
-    writeln!(
-        f,
-        "  {label:<20} {from:>9} {:>9} {lost:>7} {:>9} {:>9} {:>9} {:>9}",
-        q.count,
-        span(q.p50_us),
-        span(q.p99_us),
-        span(q.p999_us),
-        span(q.max_us)
-    )
+    write!(f, "  {label:<20} {from:>9} {:>9} {lost:>7}", q.count)?;
+    for us in [q.p50_us, q.p99_us, q.p999_us, q.max_us] {
+        let text = if q.count == 0 {
+            "-".to_owned()
+        } else {
+            span(us)
+        };
+        write!(f, " {text:>9}")?;
+    }
+    writeln!(f)
 }
 
 /// A time with its unit, three digits or so.
