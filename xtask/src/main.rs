@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod tidy;
 
 #[derive(Debug, Parser)]
@@ -30,12 +31,15 @@ struct Cli {
 enum Chore {
     /// Check the invariants of the repository that no compiler knows.
     Tidy,
+    /// Measure ours and the peers in alternating rounds on loopback.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = root().and_then(|root| match cli.chore {
+    let done = root().and_then(|root| match &cli.chore {
         Chore::Tidy => tidy::run(&root),
+        Chore::Bench(options) => bench::run(&root, options),
     });
     match done {
         Ok(true) => ExitCode::SUCCESS,
