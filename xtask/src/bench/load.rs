@@ -1,0 +1,312 @@
+//! The load: wrk for what it can do, our own client for what it cannot. Both end by themselves, and are ended if not.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use super::server;
+
+/// What a load may take beyond the time it was given.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Requests that wrk sends at once when it pipelines.
+pub(super) const PIPELINED: usize = 16;
+
+/// The programs that make load, and where they may run.
+#[derive(Debug)]
+pub(super) struct Load {
+    client: PathBuf,
+    work: PathBuf,
+    core: Option<usize>,
+}
+
+/// What a load of requests found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) requests: f64,
+    pub(super) seconds: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+    pub(super) p999_us: f64,
+    pub(super) errors: f64,
+}
+
+/// What wrk asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Hello,
+    Pipelined,
+    Post,
+    Big,
+}
+
+impl Load {
+    /// Builds the client and looks for wrk.
+    pub(super) fn build(root: &Path, work: &Path, core: Option<usize>) -> Result<Self> {
+        let peers = root.join("bench/peers");
+        server::cargo(&["build", "--release", "--package", "load"], &peers)?;
+        ensure!(
+            Command::new("wrk").arg("-v").output().is_ok(),
+            "wrk is not installed (Debian: apt-get install wrk)"
+        );
+        for (ask, script) in [
+            (Ask::Hello, String::new()),
+            (Ask::Big, String::new()),
+            (
+                Ask::Post,
+                "wrk.method = 'POST'\nwrk.body = string.rep('x', 1024)\n".to_owned(),
+            ),
+            (
+                Ask::Pipelined,
+                format!(
+                    "local batch\ninit = function(args)\n  wrk.init(args)\n  batch = string.rep(wrk.format('GET'), \
+                     {PIPELINED})\nend\nrequest = function() return batch end\n"
+                ),
+            ),
+        ] {
+            fs::write(work.join(ask.script()), script + DONE)
+                .context("writing a script for wrk")?;
+        }
+        Ok(Self {
+            client: peers.join("target/release/load"),
+            work: work.to_owned(),
+            core,
+        })
+    }
+
+    /// Keep-alive connections that ask as fast as they are answered.
+    pub(super) fn wrk(
+        &self,
+        target: SocketAddr,
+        ask: Ask,
+        conns: usize,
+        seconds: u64,
+    ) -> Result<Found> {
+        let mut command = self.pinned("wrk");
+        command.args([
+            "-t1",
+            &format!("-c{conns}"),
+            &format!("-d{seconds}s"),
+            "--timeout",
+            "10s",
+            "-s",
+        ]);
+        command
+            .arg(self.work.join(ask.script()))
+            .arg(format!("http://{target}{}", ask.path()));
+        let said = run(command, Duration::from_secs(seconds))?;
+        let line = said
+            .lines()
+            .find_map(|line| line.strip_prefix("RESULT "))
+            .context("wrk said no result")?;
+        found(&serde_json::from_str(line)?)
+    }
+
+    /// A new connection for every request.
+    pub(super) fn churn(&self, target: SocketAddr, conns: usize, seconds: u64) -> Result<Found> {
+        let mut command = self.client("churn", target, conns);
+        command.args(["--seconds", &seconds.to_string()]);
+        found(&serde_json::from_str(&run(
+            command,
+            Duration::from_secs(seconds),
+        )?)?)
+    }
+
+    /// One request at a time, on connections at rest and on one in use: median and 99th percentile of each, in
+    /// microseconds, those at rest first.
+    pub(super) fn wake(&self, target: SocketAddr, conns: usize, turns: usize) -> Result<[f64; 4]> {
+        let mut command = self.client("wake", target, conns);
+        command.args(["--turns", &turns.to_string(), "--idle-seconds", "1"]);
+        let said: Value = serde_json::from_str(&run(command, Duration::from_secs(turns as u64))?)?;
+        let field = |name: &str| said[name].as_f64().with_context(|| format!("no {name}"));
+        Ok([
+            field("idle_p50_us")?,
+            field("idle_p99_us")?,
+            field("hot_p50_us")?,
+            field("hot_p99_us")?,
+        ])
+    }
+
+    /// Opens connections that stay, and waits until they all do.
+    pub(super) fn hold(&self, target: SocketAddr, conns: usize, how: &str) -> Result<Held> {
+        let mut command = self.client("hold", target, conns);
+        command
+            .args(["--how", how])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        let mut child = command.spawn().context("starting the load")?;
+        let (Some(asks), Some(says)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("no pipes")
+        };
+        // The client ends by itself after two minutes, so that no read of ours lasts longer.
+        let mut held = Held {
+            child,
+            asks,
+            says: BufReader::new(says),
+        };
+        held.open()
+            .with_context(|| format!("opening {conns} connections"))?;
+        Ok(held)
+    }
+
+    fn client(&self, kind: &str, target: SocketAddr, conns: usize) -> Command {
+        let mut command = self.pinned(&self.client);
+        command.args([
+            kind,
+            "--target",
+            &target.to_string(),
+            "--conns",
+            &conns.to_string(),
+        ]);
+        command
+    }
+
+    fn pinned(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        match self.core {
+            Some(core) => {
+                let mut command = Command::new("taskset");
+                command.args(["-c", &core.to_string()]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        }
+    }
+}
+
+/// Connections that stay until this is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    child: Child,
+    asks: ChildStdin,
+    says: BufReader<ChildStdout>,
+}
+
+impl Held {
+    /// How many the server has not closed.
+    pub(super) fn count(&mut self) -> Result<f64> {
+        writeln!(self.asks)?;
+        self.open()
+    }
+
+    fn open(&mut self) -> Result<f64> {
+        let mut line = String::new();
+        self.says.read_line(&mut line)?;
+        let said: Value = serde_json::from_str(&line).context("the load has given up")?;
+        said["open"].as_f64().context("no count")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Ask {
+    fn script(self) -> &'static str {
+        match self {
+            Self::Hello => "hello.lua",
+            Self::Pipelined => "pipelined.lua",
+            Self::Post => "post.lua",
+            Self::Big => "big.lua",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Hello | Self::Pipelined => "/",
+            Self::Post => "/echo",
+            Self::Big => "/big?bytes=65536",
+        }
+    }
+}
+
+/// The end of every script: the result as a line that a program can read.
+const DONE: &str = "\
+done = function(summary, latency)
+  local errors = summary.errors
+  io.write(string.format(
+    'RESULT {\"requests\":%d,\"seconds\":%f,\"p50_us\":%f,\"p99_us\":%f,\"p999_us\":%f,\"errors\":%d}\\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(99),
+    latency:percentile(99.9), errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end
+";
+
+fn found(said: &Value) -> Result<Found> {
+    let field = |name: &str| said[name].as_f64().with_context(|| format!("no {name}"));
+    let found = Found {
+        requests: field("requests")?,
+        seconds: field("seconds")?,
+        p50_us: field("p50_us")?,
+        p99_us: field("p99_us")?,
+        p999_us: field("p999_us")?,
+        errors: field("errors")?,
+    };
+    ensure!(found.requests > 0.0, "not one request was answered");
+    Ok(found)
+}
+
+/// Runs to the end, or ends it when `time` and the grace are over.
+fn run(mut command: Command, time: Duration) -> Result<String> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()?;
+    let Some(mut out) = child.stdout.take() else {
+        bail!("no pipe")
+    };
+    // What it says fits a pipe, so that it can be read after its end.
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if begun.elapsed() > time + GRACE {
+            child.kill()?;
+            child.wait()?;
+            bail!("the load did not end");
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let mut said = String::new();
+    out.read_to_string(&mut said)?;
+    ensure!(status.success(), "the load ended with {status}");
+    Ok(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_result_is_read_and_an_empty_one_refused() {
+        let said = |requests: u32| json!({"requests": requests, "errors": 1, "seconds": 2.0, "p50_us": 3.0, "p99_us": 4.0, "p999_us": 5.0});
+        let found = super::found(&said(10)).unwrap();
+        assert_eq!(
+            (found.requests, found.errors, found.p999_us),
+            (10.0, 1.0, 5.0)
+        );
+        assert!(super::found(&said(0)).is_err());
+        assert!(super::found(&json!({})).is_err());
+    }
+
+    #[test]
+    fn a_load_that_fails_is_an_error() {
+        assert!(run(Command::new("false"), Duration::ZERO).is_err());
+        assert_eq!(run(Command::new("true"), Duration::ZERO).unwrap(), "");
+    }
+}
