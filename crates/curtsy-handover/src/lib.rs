@@ -2,7 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod donor;
+mod failure;
+pub mod heir;
 mod record;
 pub mod wire;
 
+pub use failure::Failure;
 pub use record::{EXTRA_MAX, Record, UNREAD_MAX};

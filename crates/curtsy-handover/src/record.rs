@@ -38,7 +38,9 @@ impl Record {
     /// Whether the record fits into a frame. One that does not cannot be offered.
     #[must_use]
     pub fn fits(&self) -> bool {
-        self.listener.len() <= usize::from(u8::MAX) && self.unread.len() <= UNREAD_MAX && self.extra.len() <= EXTRA_MAX
+        self.listener.len() <= usize::from(u8::MAX)
+            && self.unread.len() <= UNREAD_MAX
+            && self.extra.len() <= EXTRA_MAX
     }
 
     /// About how many bytes of a frame it takes, never less than it does.
@@ -52,7 +54,10 @@ impl Record {
         }
         let mut body = Writer::default();
         body.u64(ID, id).bytes(LISTENER, self.listener.as_bytes());
-        body.u64(SERVED, self.served).u64(IDLE_MS, u64::try_from(self.idle.as_millis()).unwrap_or(u64::MAX));
+        body.u64(SERVED, self.served).u64(
+            IDLE_MS,
+            u64::try_from(self.idle.as_millis()).unwrap_or(u64::MAX),
+        );
         if !self.unread.is_empty() {
             body.bytes(UNREAD, &self.unread);
         }
@@ -63,7 +68,8 @@ impl Record {
     }
 
     pub(crate) fn decode(body: &[u8]) -> Result<(u64, Self), WireError> {
-        let (mut id, mut listener, mut served, mut idle, mut unread, mut extra) = (None, None, None, None, None, None);
+        let (mut id, mut listener, mut served, mut idle, mut unread, mut extra) =
+            (None, None, None, None, None, None);
         let mut reader = Reader::new(body);
         while let Some((tag, value)) = reader.next()? {
             match tag {
@@ -83,7 +89,11 @@ impl Record {
             unread: unread.unwrap_or_default(),
             extra: extra.unwrap_or_default(),
         };
-        if record.fits() { Ok((tlv::needed(id)?, record)) } else { Err(WireError::TooLong) }
+        if record.fits() {
+            Ok((tlv::needed(id)?, record))
+        } else {
+            Err(WireError::TooLong)
+        }
     }
 }
 

@@ -229,7 +229,9 @@ impl Message {
         match self {
             Self::Hello(hello) => {
                 body.u32(T_PID, hello.pid).u64(T_FEATURES, hello.features);
-                body.u32(T_ROOM, hello.room).u32(T_WINDOW, hello.window).bytes(T_CONFIG, &hello.config);
+                body.u32(T_ROOM, hello.room)
+                    .u32(T_WINDOW, hello.window)
+                    .bytes(T_CONFIG, &hello.config);
             }
             Self::Listener(listener) => {
                 let kind = match listener.kind {
@@ -239,7 +241,8 @@ impl Message {
                 if listener.name.len() > NAME_MAX || listener.mode.len() > NAME_MAX {
                     return Err(WireError::TooLong);
                 }
-                body.bytes(T_NAME, listener.name.as_bytes()).bytes(T_KIND, &[kind]);
+                body.bytes(T_NAME, listener.name.as_bytes())
+                    .bytes(T_KIND, &[kind]);
                 body.bytes(T_MODE, listener.mode.as_bytes());
             }
             Self::Tickets(keys) => {
@@ -290,15 +293,24 @@ impl Message {
             }),
             TICKETS => Self::Tickets(tlv::needed(parts.keys)?),
             COMPLETE => Self::Complete,
-            GOT => Self::Got { sequence: tlv::needed(parts.sequence)? },
+            GOT => Self::Got {
+                sequence: tlv::needed(parts.sequence)?,
+            },
             READY => Self::Ready,
             OFFER => Self::Offer(parts.offered),
             TAKEN => Self::Taken(tlv::needed(parts.ids)?),
-            REFUSE => Self::Refuse { ids: tlv::needed(parts.ids)?, reason: tlv::needed(parts.refusal)? },
+            REFUSE => Self::Refuse {
+                ids: tlv::needed(parts.ids)?,
+                reason: tlv::needed(parts.refusal)?,
+            },
             BAKED => Self::Baked,
             RESTART => Self::Restart,
-            BYE => Self::Bye { report: tlv::needed(parts.text)? },
-            ABORT => Self::Abort { reason: tlv::needed(parts.text)? },
+            BYE => Self::Bye {
+                report: tlv::needed(parts.text)?,
+            },
+            ABORT => Self::Abort {
+                reason: tlv::needed(parts.text)?,
+            },
             found => return Err(WireError::Type { found }),
         };
         Ok(message)
@@ -338,9 +350,31 @@ impl Frame {
         if bytes.len() > FRAME_MAX {
             return Err(WireError::TooLong);
         }
-        let (header, body) =
-            bytes.split_first_chunk::<HEADER_BYTES>().ok_or(WireError::Malformed("a cut header"))?;
-        let [a, b, c, d, v0, v1, t0, t1, g0, g1, g2, g3, s0, s1, s2, s3, f0, f1, _, _] = *header;
+        let (header, body) = bytes
+            .split_first_chunk::<HEADER_BYTES>()
+            .ok_or(WireError::Malformed("a cut header"))?;
+        let [
+            a,
+            b,
+            c,
+            d,
+            v0,
+            v1,
+            t0,
+            t1,
+            g0,
+            g1,
+            g2,
+            g3,
+            s0,
+            s1,
+            s2,
+            s3,
+            f0,
+            f1,
+            _,
+            _,
+        ] = *header;
         if [a, b, c, d] != MAGIC {
             return Err(WireError::Magic);
         }
@@ -365,7 +399,10 @@ impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Magic => f.write_str("not a handover frame"),
-            Self::Version { theirs } => write!(f, "protocol version {theirs}, and this is version {VERSION}"),
+            Self::Version { theirs } => write!(
+                f,
+                "protocol version {theirs}, and this is version {VERSION}"
+            ),
             Self::Type { found } => write!(f, "a frame of unknown type {found}"),
             Self::Critical { tag } => write!(f, "an unknown critical value, tag {tag:#06x}"),
             Self::TooLong => f.write_str("a frame that is too long"),
@@ -435,7 +472,11 @@ impl Parts {
 }
 
 fn name(value: &[u8]) -> Result<String, WireError> {
-    if value.len() > NAME_MAX { Err(WireError::TooLong) } else { tlv::text(value) }
+    if value.len() > NAME_MAX {
+        Err(WireError::TooLong)
+    } else {
+        tlv::text(value)
+    }
 }
 
 fn kind(value: &[u8]) -> Result<Kind, WireError> {

@@ -45,7 +45,11 @@ impl Writer {
 
     /// The body, or the news that some value was longer than a length can say.
     pub(crate) fn finish(self) -> Result<Vec<u8>, WireError> {
-        if self.too_long { Err(WireError::TooLong) } else { Ok(self.bytes) }
+        if self.too_long {
+            Err(WireError::TooLong)
+        } else {
+            Ok(self.bytes)
+        }
     }
 }
 
@@ -65,10 +69,17 @@ impl<'b> Reader<'b> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let (tag, rest) = self.rest.split_first_chunk::<2>().ok_or(WireError::Malformed("a cut tag"))?;
-        let (len, rest) = rest.split_first_chunk::<2>().ok_or(WireError::Malformed("a cut length"))?;
+        let (tag, rest) = self
+            .rest
+            .split_first_chunk::<2>()
+            .ok_or(WireError::Malformed("a cut tag"))?;
+        let (len, rest) = rest
+            .split_first_chunk::<2>()
+            .ok_or(WireError::Malformed("a cut length"))?;
         let len = usize::from(u16::from_be_bytes(*len));
-        let (value, rest) = rest.split_at_checked(len).ok_or(WireError::Malformed("a cut value"))?;
+        let (value, rest) = rest
+            .split_at_checked(len)
+            .ok_or(WireError::Malformed("a cut value"))?;
         self.rest = rest;
         Ok(Some((u16::from_be_bytes(*tag), value)))
     }
@@ -76,12 +87,20 @@ impl<'b> Reader<'b> {
 
 /// What to do with a tag that the reader has no name for.
 pub(crate) fn unknown(tag: u16) -> Result<(), WireError> {
-    if tag & CRITICAL == 0 { Ok(()) } else { Err(WireError::Critical { tag }) }
+    if tag & CRITICAL == 0 {
+        Ok(())
+    } else {
+        Err(WireError::Critical { tag })
+    }
 }
 
 /// Fills a place that may be filled once.
 pub(crate) fn once<T>(place: &mut Option<T>, value: T) -> Result<(), WireError> {
-    if place.replace(value).is_some() { Err(WireError::Malformed("a value twice")) } else { Ok(()) }
+    if place.replace(value).is_some() {
+        Err(WireError::Malformed("a value twice"))
+    } else {
+        Ok(())
+    }
 }
 
 /// What must be there.
@@ -90,15 +109,23 @@ pub(crate) fn needed<T>(place: Option<T>) -> Result<T, WireError> {
 }
 
 pub(crate) fn u8(value: &[u8]) -> Result<u8, WireError> {
-    <[u8; 1]>::try_from(value).map(|[byte]| byte).map_err(|_| WireError::Malformed("a number's length"))
+    <[u8; 1]>::try_from(value)
+        .map(|[byte]| byte)
+        .map_err(|_| WireError::Malformed("a number's length"))
 }
 
 pub(crate) fn u32(value: &[u8]) -> Result<u32, WireError> {
-    value.try_into().map(u32::from_be_bytes).map_err(|_| WireError::Malformed("a number's length"))
+    value
+        .try_into()
+        .map(u32::from_be_bytes)
+        .map_err(|_| WireError::Malformed("a number's length"))
 }
 
 pub(crate) fn u64(value: &[u8]) -> Result<u64, WireError> {
-    value.try_into().map(u64::from_be_bytes).map_err(|_| WireError::Malformed("a number's length"))
+    value
+        .try_into()
+        .map(u64::from_be_bytes)
+        .map_err(|_| WireError::Malformed("a number's length"))
 }
 
 pub(crate) fn text(value: &[u8]) -> Result<String, WireError> {
@@ -106,6 +133,8 @@ pub(crate) fn text(value: &[u8]) -> Result<String, WireError> {
 }
 
 pub(crate) fn ids(value: &[u8]) -> Result<Vec<u64>, WireError> {
-    let (ids, []) = value.as_chunks::<8>() else { return Err(WireError::Malformed("a list's length")) };
+    let (ids, []) = value.as_chunks::<8>() else {
+        return Err(WireError::Malformed("a list's length"));
+    };
     Ok(ids.iter().map(|id| u64::from_be_bytes(*id)).collect())
 }
