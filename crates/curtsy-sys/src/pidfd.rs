@@ -67,6 +67,15 @@ pub fn kill(pidfd: impl AsFd) -> io::Result<()> {
     }
 }
 
+/// Ends and reaps a child that could not be held, so that it neither runs on unseen nor stays a zombie.
+pub fn discard(child: u32) {
+    if let Some(pid) = i32::try_from(child).ok().and_then(Pid::from_raw) {
+        // A child's number is not reused before it is reaped, and it is reaped here. There is nobody to tell of a failure.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    }
+}
+
 /// Whether the process has ended, without reaping it and without waiting.
 #[must_use]
 pub fn has_ended(pidfd: impl AsFd) -> bool {
@@ -143,6 +152,20 @@ mod tests {
         assert_eq!(reap(&held).unwrap(), Some(Exit::Signal(9)));
         assert_eq!(reap(&held).unwrap(), Some(Exit::Unknown));
         kill(&held).unwrap();
+    }
+
+    #[test]
+    #[allow(clippy::zombie_processes, reason = "reaped by what is tested")]
+    fn a_discarded_child_is_no_zombie() {
+        let child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        discard(child.id());
+        assert_eq!(
+            open(child.id()).unwrap_err().raw_os_error(),
+            Some(libc::ESRCH)
+        );
     }
 
     #[test]
