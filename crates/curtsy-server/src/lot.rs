@@ -19,6 +19,7 @@ use crate::stream::{Bare, Look, look};
 use crate::worker::{Fresh, Worker};
 use bytes::Bytes;
 use curtsy_lifecycle::{Address, Arrival, ConnectionInfo, Counts, Entry, Moment, Origin, State};
+use curtsy_sys::watched::{Interest, Watched};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use slab::Slab;
