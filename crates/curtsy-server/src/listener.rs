@@ -281,6 +281,10 @@ fn refused(asked: &ListenAddress, tried: SocketAddr, error: io::Error) -> Error 
         format!("{asked} ({tried})")
     };
     let port = tried.rsplit(':').next().unwrap_or_default().to_owned();
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the standard library adds kinds at will"
+    )]
     let why = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
             "the port is in use by another program (`ss -ltnp 'sport = :{port}'` names it); \
@@ -321,6 +325,10 @@ fn bind_unix(name: String, path: &Path, mode: Option<u32>) -> Result<Listener, E
         Ok(socket)
     })();
     let socket = bound.map_err(|error: io::Error| {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the standard library adds kinds at will"
+        )]
         let why = match error.kind() {
             io::ErrorKind::NotFound => "its directory does not exist",
             io::ErrorKind::PermissionDenied => "its directory may not be written to",

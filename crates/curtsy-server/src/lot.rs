@@ -282,7 +282,7 @@ pub(crate) async fn watch(worker: Arc<Worker>) {
     let epoll = match lot
         .epoll
         .try_clone()
-        .and_then(curtsy_sys::watched::readable)
+        .and_then(|epoll| Watched::new(epoll, Interest::READABLE))
     {
         Ok(epoll) => epoll,
         Err(error) => {

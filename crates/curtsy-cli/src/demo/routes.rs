@@ -81,11 +81,11 @@ impl tower_service::Service<Request<Body>> for Demo {
                     sleep(Duration::from_millis(ms)).await;
                     text(StatusCode::OK, format!("slept {ms} ms\n"))
                 }),
-                Err(answer) => there(answer),
+                Err(why) => there(text(StatusCode::BAD_REQUEST, why)),
             },
             "/big" if get => match number(&request, "bytes", 1 << 20, BIG_MOST_BYTES) {
                 Ok(bytes) => there(big(bytes)),
-                Err(answer) => there(answer),
+                Err(why) => there(text(StatusCode::BAD_REQUEST, why)),
             },
             "/echo" if post => {
                 let kind = request.headers().get(CONTENT_TYPE).cloned();
@@ -137,7 +137,7 @@ fn not_allowed(allowed: &'static str) -> Answering {
 }
 
 /// A number from the query, at most `most`.
-fn number(request: &Request<Body>, name: &str, default: u64, most: u64) -> Result<u64, Answer> {
+fn number(request: &Request<Body>, name: &str, default: u64, most: u64) -> Result<u64, String> {
     let given = request.uri().query().unwrap_or_default();
     let value = given
         .split('&')
@@ -145,10 +145,7 @@ fn number(request: &Request<Body>, name: &str, default: u64, most: u64) -> Resul
     match value.map(str::parse) {
         None => Ok(default),
         Some(Ok(number)) if number <= most => Ok(number),
-        Some(_) => Err(text(
-            StatusCode::BAD_REQUEST,
-            format!("{name} must be a number from 0 to {most}\n"),
-        )),
+        Some(_) => Err(format!("{name} must be a number from 0 to {most}\n")),
     }
 }
 
