@@ -5,7 +5,7 @@ mod websocket;
 
 use crate::{duration, progress};
 use clap::Args;
-use curtsy::{DrainPolicy, Error, ListenAddress, Outcome, Server};
+use curtsy::{DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Server};
 use routes::Demo;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
     /// Where to listen: HOST:PORT, :PORT, or unix:/PATH[?mode=660]. May be given again
     #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
     listen: Vec<ListenAddress>,
+    /// Take the sockets of the service manager (LISTEN_FDS) instead of binding an address
+    #[arg(long, conflicts_with = "listen")]
+    inherit: bool,
     /// Threads that accept and serve, each by itself [default: one for each core]
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
@@ -45,6 +48,7 @@ impl Default for Arguments {
         let policy = DrainPolicy::default();
         Self {
             listen: DEFAULT_ADDRESS.parse().into_iter().collect(),
+            inherit: false,
             workers: None,
             linger: policy.linger,
             deadline: policy.deadline,
@@ -99,8 +103,12 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
             deadline: arguments.deadline,
             ..DrainPolicy::default()
         });
-    for address in arguments.listen {
-        builder = builder.listen(address);
+    if arguments.inherit {
+        builder = builder.listen(ListenOn::inherited());
+    } else {
+        for address in arguments.listen {
+            builder = builder.listen(address);
+        }
     }
     let server = builder.build(Demo::new(0))?;
     let pid = std::process::id();
