@@ -5,7 +5,7 @@ mod websocket;
 
 use crate::{duration, progress};
 use clap::Args;
-use curtsy::{DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Server};
+use curtsy::{DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, Server};
 use routes::Demo;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -112,16 +112,24 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     }
     let server = builder.build(Demo::new(0))?;
     let pid = std::process::id();
-    for (name, address) in server.listeners() {
-        let url = match address.tcp() {
-            Some(address) => format!("http://{address}"),
-            None => address.to_string(),
-        };
-        say(&format!(
-            "curtsy: {name} listening on {url}  (pid {pid}, {workers} workers)"
-        ));
-    }
-    let telling = tokio::spawn(progress::tell(server.handle()));
+    let listening: Vec<String> = server
+        .listeners()
+        .map(|(name, address)| {
+            let url = match address.tcp() {
+                Some(address) => format!("http://{address}"),
+                None => address.to_string(),
+            };
+            format!("curtsy: {name} listening on {url}  (pid {pid}, {workers} workers)")
+        })
+        .collect();
+    let handle = server.handle();
+    let telling = tokio::spawn(async move {
+        // Said when it is true of the signals, too.
+        if handle.reached(Phase::Serving).await {
+            listening.iter().for_each(|line| say(line));
+        }
+        progress::tell(handle).await;
+    });
     let outcome = server.run().await;
     // It ends with the server; a moment for its last line.
     let _ = telling.await;

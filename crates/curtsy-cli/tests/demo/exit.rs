@@ -62,7 +62,7 @@ async fn the_deadline_cuts_and_names_the_stragglers() {
     let report = demo.child.stderr();
     let line = report
         .lines()
-        .find(|line| line.contains("active"))
+        .find(|line| line.contains("  active  "))
         .filter(|line| line.contains("GET /slow?ms=60000"))
         .unwrap_or_else(|| panic!("{report}"));
     assert!(
