@@ -31,7 +31,7 @@ pub struct Counts {
     pub unsolicited: u64,
     /// Connections made.
     pub opened: u64,
-    /// Connections whose last answer had said that it was the last one.
+    /// Connections whose last answer had said that it was the last one, or (HTTP/2) that said GOAWAY.
     pub closed_by_server_announced: u64,
     /// Connections ended by the peer while no request was in flight: no loss.
     pub closed_while_idle: u64,
@@ -61,6 +61,8 @@ pub struct Losses {
     pub timeout: u64,
     /// See [`Loss::Garbage`].
     pub garbage: u64,
+    /// See [`Loss::Unprocessed`].
+    pub unprocessed: u64,
 }
 
 impl Losses {
@@ -74,6 +76,7 @@ impl Losses {
             Loss::WrongBody => self.wrong_body,
             Loss::Timeout => self.timeout,
             Loss::Garbage => self.garbage,
+            Loss::Unprocessed => self.unprocessed,
         }
     }
 
@@ -91,6 +94,7 @@ impl Losses {
             Loss::WrongBody => &mut self.wrong_body,
             Loss::Timeout => &mut self.timeout,
             Loss::Garbage => &mut self.garbage,
+            Loss::Unprocessed => &mut self.unprocessed,
         } += 1;
     }
 }
@@ -189,6 +193,8 @@ pub(crate) struct Book {
 #[derive(Debug)]
 pub(crate) struct Pages {
     pub(crate) counts: Counts,
+    /// The number of the youngest request.
+    number: u64,
     pub(crate) stretches: Vec<Stretch>,
     pub(crate) cell_width: Duration,
     pub(crate) cells: Vec<Cell>,
@@ -206,6 +212,7 @@ impl Book {
             is_refusal_a_loss,
             pages: Mutex::new(Pages {
                 counts: Counts::default(),
+                number: 0,
                 stretches: vec![Stretch::new("start", Duration::ZERO)],
                 cell_width: CELL_WIDTH,
                 cells: Vec::new(),
@@ -236,8 +243,9 @@ impl Book {
     pub(crate) fn sent(&self, client: usize, begun: Instant) -> Entry {
         let mut pages = self.pages();
         pages.counts.sent += 1;
+        pages.number += 1;
         Entry {
-            number: pages.counts.sent,
+            number: pages.number,
             client,
             begun,
         }
@@ -262,6 +270,11 @@ impl Book {
         if let Some(text) = text {
             pages.seen(text, millis(now));
         }
+    }
+
+    /// A request that was entered as sent turned out not to be: its number is not used again.
+    pub(crate) fn withdrawn(&self) {
+        self.pages().counts.sent -= 1;
     }
 
     pub(crate) fn lost(&self, entry: Entry, trouble: Trouble) {
@@ -437,8 +450,8 @@ mod tests {
             book.lost(entry, Trouble::new(loss, "for the test"));
         }
         let counts = book.pages().counts;
-        assert_eq!(counts.sent, 7);
-        assert_eq!(counts.lost.total(), 7);
+        assert_eq!(counts.sent, 8);
+        assert_eq!(counts.lost.total(), 8);
         for loss in Loss::ALL {
             assert_eq!(counts.lost.of(loss), 1, "{loss}");
         }

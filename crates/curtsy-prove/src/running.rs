@@ -9,7 +9,8 @@ use tokio::time::sleep;
 
 use crate::book::{Book, Counts};
 use crate::client::Client;
-use crate::plan::Plan;
+use crate::http2::{self, Slot};
+use crate::plan::{Plan, Protocol};
 use crate::report::Report;
 
 /// A run under way. Dropped before its end, it ends at once and its account is lost.
@@ -40,15 +41,36 @@ impl Running {
         let (stop, stopped) = watch::channel(false);
         let starting = Arc::new(Semaphore::new(CONNECTING_MAX));
         let mut clients = JoinSet::new();
+        let tls = plan.tls().map(Arc::new);
+        let client = |index| Client {
+            plan: Arc::clone(&plan),
+            book: Arc::clone(&book),
+            stop: stopped.clone(),
+            starting: Arc::clone(&starting),
+            tls: tls.clone(),
+            index,
+        };
         for index in 0..plan.connections {
-            let client = Client {
-                plan: Arc::clone(&plan),
-                book: Arc::clone(&book),
-                stop: stopped.clone(),
-                starting: Arc::clone(&starting),
-                index,
-            };
-            clients.spawn(client.run());
+            match plan.protocol {
+                Protocol::Http1 => {
+                    clients.spawn(client(index).run());
+                }
+                Protocol::Http2 { streams } => {
+                    let users = if plan.is_connection_per_request {
+                        1
+                    } else {
+                        streams
+                    };
+                    let mut slot = Arc::new(Slot::new(users));
+                    for stream in 0..streams {
+                        let client = client(index * streams + stream);
+                        clients.spawn(http2::run(client, Arc::clone(&slot)));
+                        if users == 1 {
+                            slot = Arc::new(Slot::new(users));
+                        }
+                    }
+                }
+            }
         }
         let mut timer = JoinSet::new();
         if let Some(duration) = plan.duration {

@@ -2,5 +2,7 @@
 
 mod accounting;
 mod child;
+mod http2;
 mod modes;
 mod servers;
+mod tls;
