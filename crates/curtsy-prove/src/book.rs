@@ -1,6 +1,6 @@
 //! The account book of a run: every request and connection is entered here, once when it begins and once when it ends.
 //!
-//! Invariants: `sent == answered + lost + in flight` and `opened == closed + open` at any time. One lock, held for some tens of
+//! Invariants: `sent == answered + lost + crossed + in flight` and `opened == closed + open` at any time. One lock, held for some tens of
 //! nanoseconds per entry and never across an await: at the rates one process can drive it is free nearly always.
 //! Its size is bounded whatever the length of the run: the timeline halves its resolution when it is full.
 
@@ -23,6 +23,8 @@ pub struct Counts {
     pub answered: u64,
     /// Requests lost, by cause.
     pub lost: Losses,
+    /// WebSocket messages that crossed the server's Close, after which nobody may echo them: no loss.
+    pub crossed_close: u64,
     /// Connections refused, or a Unix socket gone.
     pub refused: u64,
     /// Connects that failed otherwise: timed out, unreachable, no descriptor, no port.
@@ -31,7 +33,8 @@ pub struct Counts {
     pub unsolicited: u64,
     /// Connections made.
     pub opened: u64,
-    /// Connections whose last answer had said that it was the last one, or (HTTP/2) that said GOAWAY.
+    /// Connections whose last answer had said that it was the last one, or that said GOAWAY
+    /// (HTTP/2) or Close in good order (WebSocket).
     pub closed_by_server_announced: u64,
     /// Connections ended by the peer while no request was in flight: no loss.
     pub closed_while_idle: u64,
@@ -203,6 +206,7 @@ pub(crate) struct Pages {
     pub(crate) losses: Vec<LostRequest>,
     pub(crate) connect_errors: BTreeMap<String, u64>,
     pub(crate) answers: BTreeMap<String, Seen>,
+    pub(crate) close_codes: BTreeMap<u16, u64>,
 }
 
 impl Book {
@@ -221,6 +225,7 @@ impl Book {
                 losses: Vec::new(),
                 connect_errors: BTreeMap::new(),
                 answers: BTreeMap::new(),
+                close_codes: BTreeMap::new(),
             }),
         }
     }
@@ -313,6 +318,15 @@ impl Book {
             Closed::ByLoss => &mut counts.closed_by_loss,
             Closed::ByClient => &mut counts.closed_by_client,
         } += 1;
+    }
+
+    pub(crate) fn crossed_close(&self) {
+        self.pages().counts.crossed_close += 1;
+    }
+
+    /// A WebSocket was closed by the server with this code.
+    pub(crate) fn close_frame(&self, code: u16) {
+        *self.pages().close_codes.entry(code).or_default() += 1;
     }
 
     pub(crate) fn unsolicited(&self) {

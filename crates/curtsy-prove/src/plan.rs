@@ -62,6 +62,10 @@ pub(crate) enum Protocol {
     Http2 {
         streams: usize,
     },
+    /// With messages of so many bytes.
+    WebSocket {
+        bytes: usize,
+    },
 }
 
 type BodyCheck = Arc<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
@@ -186,6 +190,14 @@ impl Plan {
         self
     }
 
+    /// Speaks WebSocket to a server that echoes: each message, of at least so many bytes of text, is a request, its echo the
+    /// answer. Method, upload and expectations have no meaning here.
+    #[must_use]
+    pub fn websocket(mut self, bytes: usize) -> Self {
+        self.protocol = Protocol::WebSocket { bytes };
+        self
+    }
+
     /// Takes any certificate: for servers with one of their own making.
     #[must_use]
     pub fn insecure(mut self) -> Self {
@@ -296,7 +308,7 @@ impl Plan {
 
     pub(crate) fn tls(&self) -> Option<Tls> {
         let name = self.target.tls_name.clone()?;
-        let wants_http2 = self.protocol != Protocol::Http1;
+        let wants_http2 = matches!(self.protocol, Protocol::Http2 { .. });
         Some(Tls::new(name, &self.trust, wants_http2))
     }
 

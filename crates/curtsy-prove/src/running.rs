@@ -12,6 +12,7 @@ use crate::client::Client;
 use crate::http2::{self, Slot};
 use crate::plan::{Plan, Protocol};
 use crate::report::Report;
+use crate::websocket;
 
 /// A run under way. Dropped before its end, it ends at once and its account is lost.
 ///
@@ -54,6 +55,9 @@ impl Running {
             match plan.protocol {
                 Protocol::Http1 => {
                     clients.spawn(client(index).run());
+                }
+                Protocol::WebSocket { bytes } => {
+                    clients.spawn(websocket::run(client(index), bytes));
                 }
                 Protocol::Http2 { streams } => {
                     let users = if plan.is_connection_per_request {
