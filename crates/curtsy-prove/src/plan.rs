@@ -141,7 +141,8 @@ impl Plan {
         self
     }
 
-    /// Each client ends after so many requests. Default: no such limit.
+    /// Each client ends after so many requests; one that cannot connect goes on trying until the run is stopped. Default: no
+    /// such limit.
     #[must_use]
     pub fn requests_each(mut self, requests: u64) -> Self {
         self.requests_each = Some(requests);
