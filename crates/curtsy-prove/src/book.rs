@@ -5,11 +5,13 @@
 //! Its size is bounded whatever the length of the run: the timeline halves its resolution when it is full.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::outcome::{Closed, Loss, Trouble};
 
@@ -191,11 +193,15 @@ pub(crate) struct Book {
     pub(crate) started: Instant,
     is_refusal_a_loss: bool,
     pages: Mutex<Pages>,
+    /// So many answers as somebody waits for are there.
+    reached: Notify,
 }
 
 #[derive(Debug)]
 pub(crate) struct Pages {
     pub(crate) counts: Counts,
+    /// The least number of answers that somebody waits for.
+    awaited: u64,
     /// The number of the youngest request.
     number: u64,
     pub(crate) stretches: Vec<Stretch>,
@@ -214,8 +220,10 @@ impl Book {
         Self {
             started: Instant::now(),
             is_refusal_a_loss,
+            reached: Notify::new(),
             pages: Mutex::new(Pages {
                 counts: Counts::default(),
+                awaited: u64::MAX,
                 number: 0,
                 stretches: vec![Stretch::new("start", Duration::ZERO)],
                 cell_width: CELL_WIDTH,
@@ -233,6 +241,23 @@ impl Book {
     pub(crate) fn pages(&self) -> MutexGuard<'_, Pages> {
         // No entry is made in steps that a panic could tear apart.
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until so many requests were answered.
+    pub(crate) async fn wait_answered(&self, answered: u64) {
+        loop {
+            let mut reached = pin!(self.reached.notified());
+            // From here on no notice is missed.
+            reached.as_mut().enable();
+            {
+                let mut pages = self.pages();
+                if pages.counts.answered >= answered {
+                    return;
+                }
+                pages.awaited = pages.awaited.min(answered);
+            }
+            reached.await;
+        }
     }
 
     pub(crate) fn mark(&self, label: &str) {
@@ -263,6 +288,10 @@ impl Book {
         let now = at - self.started;
         let mut pages = self.pages();
         pages.counts.answered += 1;
+        if pages.counts.answered >= pages.awaited {
+            pages.awaited = u64::MAX;
+            self.reached.notify_waiters();
+        }
         pages.last_answer_at = pages.last_answer_at.max(Some(at));
         pages.counts.body_bytes += length;
         let cell = pages.cell(now);

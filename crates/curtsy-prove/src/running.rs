@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::book::{Book, Counts};
 use crate::client::Client;
+use crate::error::{Error, Kind};
 use crate::http2::{self, Slot};
 use crate::plan::{Plan, Protocol};
 use crate::report::Report;
@@ -106,6 +107,22 @@ impl Running {
     /// The counts so far.
     pub fn counts(&self) -> Counts {
         self.book.pages().counts
+    }
+
+    /// Waits until so many requests of the run were answered.
+    ///
+    /// # Errors
+    /// [`is_timed_out`](Error::is_timed_out), with the counts so far.
+    ///
+    /// # Cancel safety
+    /// A cancelled wait loses nothing.
+    pub async fn wait_answered(&self, answered: u64, bound: Duration) -> Result<(), Error> {
+        timeout(bound, self.book.wait_answered(answered))
+            .await
+            .map_err(|_| {
+                let message = format!("no {answered} answers in {bound:?}: {:?}", self.counts());
+                Error::new(Kind::TimedOut, message)
+            })
     }
 
     /// The time since the run began.
