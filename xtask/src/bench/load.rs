@@ -18,7 +18,7 @@ use super::server;
 /// What a load may take beyond the time it was given.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Requests that wrk sends at once when it pipelines.
+/// Requests in a batch.
 pub(super) const PIPELINED: usize = 16;
 
 /// The programs that make load, and where they may run.
@@ -44,7 +44,6 @@ pub(super) struct Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Hello,
-    Pipelined,
     Post,
     Big,
 }
@@ -64,13 +63,6 @@ impl Load {
             (
                 Ask::Post,
                 "wrk.method = 'POST'\nwrk.body = string.rep('x', 1024)\n".to_owned(),
-            ),
-            (
-                Ask::Pipelined,
-                format!(
-                    "local batch\ninit = function(args)\n  wrk.init(args)\n  batch = string.rep(wrk.format('GET'), \
-                     {PIPELINED})\nend\nrequest = function() return batch end\n"
-                ),
             ),
         ] {
             fs::write(work.join(ask.script()), script + DONE)
@@ -111,6 +103,21 @@ impl Load {
         found(&serde_json::from_str(line)?)
     }
 
+    /// Batches of [`PIPELINED`] requests; the latencies are those of a batch.
+    pub(super) fn pipeline(&self, target: SocketAddr, conns: usize, seconds: u64) -> Result<Found> {
+        let mut command = self.client("pipeline", target, conns);
+        command.args([
+            "--depth",
+            &PIPELINED.to_string(),
+            "--seconds",
+            &seconds.to_string(),
+        ]);
+        found(&serde_json::from_str(&run(
+            command,
+            Duration::from_secs(seconds),
+        )?)?)
+    }
+
     /// A new connection for every request.
     pub(super) fn churn(&self, target: SocketAddr, conns: usize, seconds: u64) -> Result<Found> {
         let mut command = self.client("churn", target, conns);
@@ -148,7 +155,7 @@ impl Load {
         let (Some(asks), Some(says)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("no pipes")
         };
-        // The client ends by itself after two minutes, so that no read of ours lasts longer.
+        // The client ends by itself after four minutes, so that no read of ours lasts longer.
         let mut held = Held {
             child,
             asks,
@@ -217,7 +224,6 @@ impl Ask {
     fn script(self) -> &'static str {
         match self {
             Self::Hello => "hello.lua",
-            Self::Pipelined => "pipelined.lua",
             Self::Post => "post.lua",
             Self::Big => "big.lua",
         }
@@ -225,7 +231,7 @@ impl Ask {
 
     fn path(self) -> &'static str {
         match self {
-            Self::Hello | Self::Pipelined => "/",
+            Self::Hello => "/",
             Self::Post => "/echo",
             Self::Big => "/big?bytes=65536",
         }
