@@ -28,8 +28,8 @@ use tokio::task::JoinSet;
 async fn main() -> Result<(), Box<dyn Error>> {
     let start = Start::capture();
     let upgrader = Upgrader::new(start.clone())
-        .ready_timeout(env_duration("ECHO_READY_MS", 5000))
-        .answer_timeout(env_duration("ECHO_ANSWER_MS", 2000));
+        .ready_timeout(env_duration("ECHO_READY_MS", 20_000))
+        .answer_timeout(env_duration("ECHO_ANSWER_MS", 5000));
     let generation = start.generation();
     if generation > 0 {
         die_at("heir-start");

@@ -483,7 +483,9 @@ impl Donor {
         {
             return false;
         }
-        self.under_way.retain(|id, _| !distinct.contains(id));
+        for id in ids {
+            self.under_way.remove(id);
+        }
         true
     }
 

@@ -23,7 +23,7 @@ use crate::failure::Failure;
 use crate::heir::{Action, Event, Heir, Limits, Phase};
 use crate::outbox::Outbox;
 use crate::upgrader::Ancestors;
-use crate::wire::{Frame, Hello, Kind as ListenerKind, Message};
+use crate::wire::{Frame, Hello, Kind as ListenerKind, Message, WireError};
 
 /// A listener that was handed over.
 #[derive(Debug)]
@@ -410,19 +410,18 @@ impl End {
         let Some(packet) = packet else {
             return self.end();
         };
-        let Some((frame, event)) = self.understand(&packet) else {
+        let Packet { frame, fds } = packet;
+        let Some((frame, event)) = self.understand(frame, fds.len()) else {
             return;
         };
         match (frame.message, &event) {
-            (Message::Hello(hello), Event::Hello) => {
-                (found.hello, found.pidfds) = (hello, packet.fds)
-            }
+            (Message::Hello(hello), Event::Hello) => (found.hello, found.pidfds) = (hello, fds),
             (Message::Listener(listener), Event::Set { .. }) => {
                 found.listeners.push(InheritedListener {
                     name: listener.name,
                     kind: listener.kind,
                     mode: listener.mode,
-                    sockets: packet.fds,
+                    sockets: fds,
                 })
             }
             (Message::Tickets(keys), Event::Set { .. }) => found.tickets = Some(keys),
@@ -432,7 +431,8 @@ impl End {
     }
 
     fn hear(&mut self, packet: Packet) {
-        let Some((frame, event)) = self.understand(&packet) else {
+        let Packet { frame, fds } = packet;
+        let Some((frame, event)) = self.understand(frame, fds.len()) else {
             return;
         };
         match frame.message {
@@ -444,7 +444,7 @@ impl End {
                 if unwanted {
                     return self.step(Event::Unwanted(offered.iter().map(|one| one.id).collect()));
                 }
-                for (one, fd) in offered.into_iter().zip(packet.fds) {
+                for (one, fd) in offered.into_iter().zip(fds) {
                     self.offered.insert(
                         one.id,
                         Connection {
@@ -471,10 +471,15 @@ impl End {
     }
 
     /// The frame and what it means here, or `None` when what it means was nothing and has been dealt with.
-    fn understand(&mut self, packet: &Packet) -> Option<(Frame, Event)> {
-        match &packet.frame {
+    fn understand(
+        &mut self,
+        frame: Result<Frame, WireError>,
+        fds: usize,
+    ) -> Option<(Frame, Event)> {
+        match frame {
             Ok(frame) if frame.generation.wrapping_add(1) == self.generation => {
-                Some((frame.clone(), Event::from_frame(frame, packet.fds.len())))
+                let event = Event::from_frame(&frame, fds);
+                Some((frame, event))
             }
             Ok(frame) => {
                 let what = format!("a frame from generation {}", frame.generation);
@@ -482,7 +487,7 @@ impl End {
                 None
             }
             Err(error) => {
-                self.step(Event::Alien(error.clone().into()));
+                self.step(Event::Alien(error.into()));
                 None
             }
         }

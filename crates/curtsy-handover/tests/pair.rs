@@ -2,6 +2,11 @@
 //! servers' own steps can come. In each state no connection has two living owners; in each end each has exactly one,
 //! unless its owner died; and whoever lives accepts.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -296,14 +301,13 @@ impl Pair {
     }
 
     fn in_channel(&self) -> BTreeSet<u64> {
-        let offered = self
-            .to_heir
-            .iter()
-            .filter_map(|(_, message)| match message {
-                Message::Offer(offered) => Some(offered.iter().map(|one| one.id)),
-                _ => None,
-            });
-        offered.flatten().collect()
+        let mut offered = BTreeSet::new();
+        for (_, message) in &self.to_heir {
+            if let Message::Offer(connections) = message {
+                offered.extend(connections.iter().map(|one| one.id));
+            }
+        }
+        offered
     }
 
     fn heir_dies(&mut self) {

@@ -3,6 +3,11 @@
 //! This process makes itself the one that orphans fall to, so that it sees the end of every generation, and ends only
 //! those it has been told of.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -341,7 +346,9 @@ fn a_second_signal_while_a_restart_runs_restarts_the_heir() {
 
 /// Kills the heir at this step, or has it fail: the donor must go on, say why, and succeed the next time.
 fn heir_fails_at(step: &str, says: &str, may_lose: bool) {
-    let vars = [("ECHO_READY_MS", "400"), ("ECHO_BAKE_MS", "300")];
+    // Long enough for the heir that comes after, however busy the machine is.
+    let ready_ms = if step == "heir-hang" { "2000" } else { "20000" };
+    let vars = [("ECHO_READY_MS", ready_ms), ("ECHO_BAKE_MS", "300")];
     let mut service = Service::start(Some(step), &vars);
     let load = Load::start(service.address, 6);
     load.go_on(50);
