@@ -131,13 +131,16 @@ impl Server {
                     let (stream, _) = accepted?;
                     self.serve(stream, 0, vec![]);
                 }
-                Some(arrival) = next(self.arrivals.as_mut()) => match arrival {
-                    Arrival::Connection(connection) => {
+                arrival = next(self.arrivals.as_mut()), if self.arrivals.is_some() => match arrival {
+                    Some(Arrival::Connection(connection)) => {
                         die_at("heir-first");
                         self.adopt(connection)?;
                     }
-                    Arrival::Restart => self.restart(&mut restarts)?,
-                    Arrival::DonorGone(report) => say(self.generation, &format!("donor gone: {report:?}")),
+                    Some(Arrival::Restart) => self.restart(&mut restarts)?,
+                    Some(Arrival::DonorGone(report)) => {
+                        say(self.generation, &format!("donor gone: {report:?}"));
+                    }
+                    None => self.arrivals = None,
                 },
                 Some(connection) = self.connections.join_next(), if !self.connections.is_empty() => {
                     if let Some(connection) = connection? {
@@ -168,7 +171,8 @@ impl Server {
                 () = over(successor), if self.baked => self.forget_heir(),
                 _ = stop.recv() => return Ok(()),
             }
-            if self.baked && self.connections.is_empty() {
+            // Not before our own donor is gone: what it still offers comes through here to our heir.
+            if self.baked && self.connections.is_empty() && self.arrivals.is_none() {
                 return self.leave().await;
             }
         }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -286,7 +286,25 @@ impl Env for System {
     }
 }
 
-/// A child of this process.
+/// A process that somebody else started, by its pidfd: a supervisor's child that is to be this process's heir. Its end is
+/// seen, its exit status is not.
+///
+/// # Errors
+/// When the pidfd cannot be watched.
+///
+/// # Panics
+/// Outside a tokio runtime with I/O enabled.
+pub fn hold(pid: u32, pidfd: OwnedFd) -> io::Result<Box<dyn Process>> {
+    let held = Watched::new(pidfd, Interest::READABLE)?;
+    Ok(Box::new(Child {
+        pid,
+        held,
+        words: Arc::default(),
+        listener: None,
+    }))
+}
+
+/// A process that is held.
 #[derive(Debug)]
 struct Child {
     pid: u32,

@@ -63,16 +63,23 @@ pub enum Arrival {
 
 /// The stream of what arrives after READY.
 ///
-/// Dropping it refuses every further connection; those that were not read are closed.
+/// Dropping it refuses every further connection, and closes those that were taken and not read: read on after
+/// [`Arrivals::stop`], or until [`Arrival::DonorGone`], before this process ends.
 #[derive(Debug)]
 pub struct Arrivals {
     arrivals: mpsc::UnboundedReceiver<Arrival>,
-    bake: mpsc::UnboundedSender<Duration>,
+    commands: mpsc::UnboundedSender<Command>,
 }
 
 /// Says that the server has proved itself.
 #[derive(Debug, Clone)]
-pub struct Baker(mpsc::UnboundedSender<Duration>);
+pub struct Baker(mpsc::UnboundedSender<Command>);
+
+#[derive(Debug, Clone, Copy)]
+enum Command {
+    Bake,
+    Stop,
+}
 
 /// Takes over from the process that started this one, if it left a summons: `None` when there is none.
 ///
@@ -231,17 +238,25 @@ impl Inheritance {
                 .map_err(|error| Error::io("the saved standard error")(error.into()))?;
         }
         let (sender, arrivals) = mpsc::unbounded_channel();
-        let (bake, bakes) = mpsc::unbounded_channel();
+        let (commands, received) = mpsc::unbounded_channel();
         end.arrivals = Some(sender);
         end.step(Event::Ready { bake_after });
         end.pump();
-        tokio::spawn(end.run(bakes, buffer));
-        Ok(Arrivals { arrivals, bake })
+        tokio::spawn(end.run(received, buffer));
+        Ok(Arrivals { arrivals, commands })
     }
 }
 
 impl Arrivals {
-    /// What arrives next; `None` after [`Arrival::DonorGone`].
+    /// Takes no more connections: the donor keeps what it offers from now on. Those that are taken already still come,
+    /// and then `None`.
+    pub fn stop(&self) {
+        // Nobody there: the donor is gone.
+        let _ = self.commands.send(Command::Stop);
+    }
+
+    /// What arrives next; `None` after [`Arrival::DonorGone`], or when everything has come that came before
+    /// [`Arrivals::stop`].
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -252,7 +267,7 @@ impl Arrivals {
     /// A handle that says when the server has proved itself.
     #[must_use]
     pub fn baker(&self) -> Baker {
-        Baker(self.bake.clone())
+        Baker(self.commands.clone())
     }
 }
 
@@ -260,7 +275,7 @@ impl Baker {
     /// The server has proved itself: the donor may close its listeners. Saying it again does nothing.
     pub fn bake(&self) {
         // Nobody there: the donor is gone.
-        let _ = self.0.send(Duration::ZERO);
+        let _ = self.0.send(Command::Bake);
     }
 }
 
@@ -289,13 +304,15 @@ struct End {
     report: Option<String>,
     /// The channel was read to its end.
     ended: bool,
+    /// The server takes no more.
+    stopped: bool,
 }
 
 /// What woke the driver.
 enum Wake {
     Packet(io::Result<Option<Packet>>),
     Died,
-    Bake,
+    Command(Option<Command>),
     Deaf,
     Writable,
     Time,
@@ -315,6 +332,7 @@ impl End {
             arrivals: None,
             report: None,
             ended: false,
+            stopped: false,
         }
     }
 
@@ -331,22 +349,26 @@ impl End {
     }
 
     /// The life after READY.
-    async fn run(mut self, mut bakes: mpsc::UnboundedReceiver<Duration>, mut buffer: Buffer) {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>, mut buffer: Buffer) {
         let mut open = true;
         while self.machine.phase() != Phase::Alone {
             self.pump();
+            // What is taken must still come out.
+            let settled = self.outbox.len() == 0 && self.machine.held().is_empty();
+            if self.stopped && settled {
+                self.arrivals = None;
+            }
             let deadline = self.machine.deadline();
-            let deaf = self.arrivals.is_none();
             let wake = tokio::select! {
                 // The channel first: what a donor offered before its death counts.
                 biased;
                 packet = self.channel.recv(&mut buffer), if !self.ended => Wake::Packet(packet),
                 () = death(self.watch.as_ref()) => Wake::Died,
-                bake = bakes.recv(), if open => if bake.is_some() { Wake::Bake } else { Wake::Deaf },
+                command = commands.recv(), if open => Wake::Command(command),
                 writable = self.channel.writable(), if self.outbox.state == Sent::Full => {
                     writable.map_or_else(|error| Wake::Packet(Err(error)), |()| Wake::Writable)
                 }
-                () = closed(self.arrivals.as_ref()), if !deaf => Wake::Deaf,
+                () = closed(self.arrivals.as_ref()) => Wake::Deaf,
                 () = until(deadline) => Wake::Time,
             };
             match wake {
@@ -357,21 +379,10 @@ impl End {
                     self.end();
                 }
                 Wake::Died => self.died(&mut buffer),
-                Wake::Bake => self.step(Event::Bake),
-                Wake::Deaf
-                    if open
-                        && self
-                            .arrivals
-                            .as_ref()
-                            .is_some_and(|arrivals| !arrivals.is_closed()) =>
-                {
-                    open = false;
-                }
-                Wake::Deaf => {
-                    // Nobody takes connections any more: they are refused from now on.
-                    open = false;
-                    self.arrivals = None;
-                }
+                Wake::Command(Some(Command::Bake)) => self.step(Event::Bake),
+                Wake::Command(Some(Command::Stop)) => self.stopped = true,
+                Wake::Command(None) => open = false,
+                Wake::Deaf => self.arrivals = None,
                 Wake::Writable => {}
                 Wake::Time => self.step(Event::Timer),
             }
@@ -437,11 +448,11 @@ impl End {
         };
         match frame.message {
             Message::Offer(offered) => {
-                let unwanted = self
+                let deaf = self
                     .arrivals
                     .as_ref()
                     .is_none_or(mpsc::UnboundedSender::is_closed);
-                if unwanted {
+                if deaf || self.stopped {
                     return self.step(Event::Unwanted(offered.iter().map(|one| one.id).collect()));
                 }
                 for (one, fd) in offered.into_iter().zip(fds) {

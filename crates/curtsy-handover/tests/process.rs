@@ -450,6 +450,86 @@ fn a_donor_killed_at_any_step_leaves_an_heir_that_serves() {
 }
 
 #[test]
+fn an_heir_killed_at_any_moment_leaves_a_donor_that_serves() {
+    // It proves itself later than it lives.
+    let mut service = Service::start(None, &[("ECHO_BAKE_MS", "20000")]);
+    let donor = service.pid();
+    let expected = descriptors_of(donor) + 1;
+    for round in 0..25_u32 {
+        let mut clients: Vec<_> = (0..10).map(|_| Client::connect(service.address)).collect();
+        assert!(clients.iter_mut().all(|client| client.ask().unwrap() == 0));
+        service.signal(Signal::HUP);
+        let heir = only_child_of(donor);
+        // A moment that differs from round to round, from its first instruction to its first connections.
+        let moment = Instant::now() + Duration::from_micros(u64::from(round * round % 97) * 200);
+        while Instant::now() < moment {
+            std::hint::spin_loop();
+        }
+        pidfd::kill(&heir).unwrap();
+        let line = service.wait_for("restart failed");
+        assert!(line.contains("signal 9"), "{line}");
+        service.pids = vec![donor];
+        let asked = Instant::now();
+        assert_eq!(Client::connect(service.address).ask().unwrap(), 0);
+        assert!(
+            asked.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            asked.elapsed()
+        );
+        // Taken ones died with their owner, all others are the donor's; an answer is never a wrong one.
+        assert!(
+            clients
+                .iter_mut()
+                .filter_map(|client| client.ask().ok())
+                .all(|generation| generation == 0)
+        );
+        drop(clients);
+        assert_eq!(zombies_of(donor), 0);
+        // The donor hears of the clients' end in its own time.
+        let until = Instant::now() + PATIENCE;
+        while descriptors_of(donor) > expected {
+            assert!(
+                Instant::now() < until,
+                "descriptors leak: {} and not {expected}",
+                descriptors_of(donor)
+            );
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The one child that this process has, or is about to have.
+fn only_child_of(parent: u32) -> std::os::fd::OwnedFd {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let children =
+            std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+        if let Some(child) = children.split_whitespace().next() {
+            return pidfd::open(child.parse().unwrap()).unwrap();
+        }
+        assert!(Instant::now() < until, "no child");
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn restarts_as_fast_as_they_go_lose_nothing() {
+    let mut service = Service::start(None, &[("ECHO_BAKE_MS", "30")]);
+    let load = Load::start(service.address, 6);
+    load.go_on(20);
+    for generation in 1..=12 {
+        // The next is asked for as soon as the last accepts: its donor, and maybe that one's, are still handing over.
+        service.signal(Signal::HUP);
+        service.wait_for(&format!("generation={generation} serving"));
+    }
+    service.wait_for("generation=11 stopped");
+    load.go_on(50);
+    let (lost, generations) = load.end();
+    assert_eq!(lost, 0);
+    assert!(generations.contains(&12), "{generations:?}");
+}
+
+#[test]
 fn ten_thousand_idle_connections_go_over_at_once() {
     // Both ends count: ours here, theirs in the donor and, duplicated, in the heir.
     let most = curtsy_sys::descriptors::room()
