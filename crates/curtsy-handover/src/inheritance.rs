@@ -90,7 +90,14 @@ enum Command {
 /// # Cancel safety
 /// Not cancel safe: the channel is closed, and the donor ends this process.
 pub async fn inherit(start: &Start) -> Result<Option<Inheritance>, Error> {
-    let Some(summons) = start.summons else {
+    // An heir whose donor died before it could look has another parent by now. What tells it from a child of the heir's
+    // that only has the same environment is the channel, which does not get out of the heir.
+    let orphaned = || {
+        start
+            .stale
+            .filter(|stale| seqpacket::is_inherited(stale.channel))
+    };
+    let Some(summons) = start.summons.or_else(orphaned) else {
         return Ok(None);
     };
     let socket = seqpacket::adopt(summons.channel).map_err(Error::io("the handover's channel"))?;

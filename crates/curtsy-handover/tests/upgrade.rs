@@ -687,3 +687,14 @@ async fn an_heir_that_somebody_else_started_is_given_the_same() {
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
 }
+
+#[tokio::test]
+async fn generations_that_drain_are_capped() {
+    let socket = listener();
+    let (upgrader, fake) = upgrader(scripted(vec![]));
+    let error = in_time(upgrader.generations_max(0).upgrade(gift(&socket)))
+        .await
+        .unwrap_err();
+    assert!(error.is_too_many_generations(), "{error}");
+    assert_eq!(fake.launched.load(Ordering::SeqCst), 0);
+}
