@@ -121,6 +121,28 @@ impl Service {
         kill_process(raw(self.pid()), signal).unwrap();
     }
 
+    /// Whether the heir serves, or else has ended. It is reaped if it has.
+    fn is_followed(&mut self, heir: &std::os::fd::OwnedFd) -> bool {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let line = self
+                .lines
+                .lock()
+                .unwrap()
+                .recv_timeout(Duration::from_millis(5));
+            if let Ok(line) = line
+                && line.contains("generation=1 serving")
+            {
+                self.pids.push(field(&line, "pid").parse().unwrap());
+                return true;
+            }
+            if pidfd::reap(heir).unwrap().is_some() {
+                return false;
+            }
+        }
+        panic!("the heir neither serves nor ends");
+    }
+
     /// Restarts, and waits until the old process is gone.
     fn restart(&mut self) {
         let old = self.pid();
@@ -496,6 +518,47 @@ fn an_heir_killed_at_any_moment_leaves_a_donor_that_serves() {
             std::thread::park_timeout(Duration::from_millis(1));
         }
     }
+}
+
+#[test]
+fn a_donor_killed_at_any_moment_is_followed_or_missed_but_never_half() {
+    let (mut followed, mut missed) = (0, 0);
+    for round in 0..16_u32 {
+        let mut service = Service::start(None, &[("ECHO_BAKE_MS", "5")]);
+        let donor = service.pid();
+        let mut clients: Vec<_> = (0..10).map(|_| Client::connect(service.address)).collect();
+        assert!(clients.iter_mut().all(|client| client.ask().unwrap() == 0));
+        service.signal(Signal::HUP);
+        let heir = only_child_of(donor);
+        let moment = Instant::now() + Duration::from_micros(u64::from(round * round % 53) * 300);
+        while Instant::now() < moment {
+            std::hint::spin_loop();
+        }
+        // It may have left by itself already, which is no error.
+        let _ = kill_process(raw(donor), Signal::KILL);
+        service.wait_for_end(donor);
+        // Either the heir had everything, and serves; or it had not, and ends. Nothing hangs, and no client gets a wrong
+        // answer or waits for one that never comes.
+        if service.is_followed(&heir) {
+            followed += 1;
+            assert_eq!(Client::connect(service.address).ask().unwrap(), 1);
+            assert!(
+                clients
+                    .iter_mut()
+                    .filter_map(|client| client.ask().ok())
+                    .all(|generation| generation == 1)
+            );
+        } else {
+            missed += 1;
+            assert!(clients.iter_mut().all(|client| client.ask().is_err()));
+            assert!(
+                TcpStream::connect(service.address).is_err(),
+                "the listener outlives everybody"
+            );
+        }
+    }
+    assert_eq!(followed + missed, 16);
+    println!("followed {followed}, missed {missed}");
 }
 
 /// The one child that this process has, or is about to have.
