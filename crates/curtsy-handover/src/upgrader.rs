@@ -14,7 +14,8 @@ use crate::channel::Channel;
 use crate::donor::Limits;
 use crate::env::{Env, Launch, Process, Start, Summons, System};
 use crate::error::{Error, Kind};
-use crate::successor::{Forward, Gift, Parts, Successor, Turn};
+use crate::gift::Gift;
+use crate::successor::{Forward, Parts, Successor, Turn};
 
 /// The processes that were before this one and have not ended yet.
 #[derive(Debug, Clone, Default)]
