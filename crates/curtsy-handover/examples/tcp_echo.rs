@@ -166,9 +166,9 @@ impl Server {
                     Ok(successor) => self.hand_over(successor),
                     Err(error) => say(self.generation, &format!("restart failed: {error}").replace('\n', " / ")),
                 },
-                baked = baked(successor), if !self.baked => self.on_baked(baked),
+                baked = baked(successor), if !self.baked => self.on_baked(baked).await,
                 // What could not be handed over is served here to its end.
-                () = over(successor), if self.baked => self.forget_heir(),
+                () = over(successor), if self.baked => self.forget_heir().await,
                 _ = stop.recv() => return Ok(()),
             }
             // Not before our own donor is gone: what it still offers comes through here to our heir.
@@ -222,7 +222,7 @@ impl Server {
         self.leaving.send_replace(true);
     }
 
-    fn on_baked(&mut self, baked: Result<(), curtsy_handover::Error>) {
+    async fn on_baked(&mut self, baked: Result<(), curtsy_handover::Error>) {
         match baked {
             Ok(()) => {
                 die_at("donor-baked");
@@ -235,20 +235,21 @@ impl Server {
                     &format!("restart failed: {error}").replace('\n', " / "),
                 );
                 self.accepting = true;
-                self.forget_heir();
+                self.forget_heir().await;
             }
         }
     }
 
-    fn forget_heir(&mut self) {
+    /// Every connection that was offered is answered for, and what comes back is served.
+    async fn forget_heir(&mut self) {
         self.leaving.send_replace(false);
-        // Its lane has answers that must be heard: what comes back is served.
-        if let Some((_, mut lane)) = self.heir.take() {
-            while let Some(Some((_, settled))) = now(lane.settled()) {
-                if let Settled::Returned(connection, _) = settled {
-                    // A socket that cannot be watched cannot be served; it closes.
-                    let _ = self.adopt(connection);
-                }
+        let Some((_, mut lane)) = self.heir.take() else {
+            return;
+        };
+        while let Some((_, settled)) = lane.settled().await {
+            if let Settled::Returned(connection, _) = settled {
+                // A socket that cannot be watched cannot be served; it closes.
+                let _ = self.adopt(connection);
             }
         }
     }
@@ -326,15 +327,6 @@ async fn over(successor: Option<&Successor>) {
     match successor {
         Some(successor) => successor.over().await,
         None => std::future::pending().await,
-    }
-}
-
-/// What the future has now, if it has something.
-fn now<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match std::pin::pin!(future).poll(&mut context) {
-        std::task::Poll::Ready(value) => Some(value),
-        std::task::Poll::Pending => None,
     }
 }
 

@@ -22,6 +22,9 @@ pub enum Settled {
 }
 
 /// A way to offer connections, with the answers to what was offered through it. One for each worker.
+///
+/// To be read until [`Lane::settled`] says `None`, also after the handover has failed: a connection that comes back to a
+/// lane that has been dropped is closed.
 #[derive(Debug)]
 pub struct Lane {
     commands: mpsc::UnboundedSender<Command>,
