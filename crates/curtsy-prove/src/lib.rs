@@ -16,6 +16,7 @@
 //! | `Connection: close` in an answer | `closed_by_server_announced`, no loss |
 //! | connection refused | `refused`: ends the client, no loss; with [`Plan::refused_is_loss`], a loss |
 //! | GOAWAY, and the next request on a new connection | `closed_by_server_announced`, no loss |
+//! | a WebSocket message that met a Close in good order | `crossed_close`, no loss |
 //! | a request that the server left out, by GOAWAY or `REFUSED_STREAM` | lost: `unprocessed` |
 //! | any other failure to connect | `connect_failed`, a loss |
 //!
@@ -40,6 +41,7 @@ mod tap;
 mod target;
 mod tls;
 mod upload;
+mod websocket;
 
 pub use book::{Cell, Counts, Losses, LostRequest, Seen};
 pub use error::Error;

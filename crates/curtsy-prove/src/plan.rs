@@ -62,6 +62,10 @@ pub(crate) enum Protocol {
     Http2 {
         streams: usize,
     },
+    /// With messages of so many bytes.
+    WebSocket {
+        bytes: usize,
+    },
 }
 
 type BodyCheck = Arc<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
@@ -137,7 +141,8 @@ impl Plan {
         self
     }
 
-    /// Each client ends after so many requests. Default: no such limit.
+    /// Each client ends after so many requests; one that cannot connect goes on trying until the run is stopped. Default: no
+    /// such limit.
     #[must_use]
     pub fn requests_each(mut self, requests: u64) -> Self {
         self.requests_each = Some(requests);
@@ -183,6 +188,14 @@ impl Plan {
     pub fn http2(mut self, streams: usize) -> Self {
         assert!(streams > 0, "a connection needs a client");
         self.protocol = Protocol::Http2 { streams };
+        self
+    }
+
+    /// Speaks WebSocket to a server that echoes: each message, of at least so many bytes of text, is a request, its echo the
+    /// answer. Method, upload and expectations have no meaning here.
+    #[must_use]
+    pub fn websocket(mut self, bytes: usize) -> Self {
+        self.protocol = Protocol::WebSocket { bytes };
         self
     }
 
@@ -296,7 +309,7 @@ impl Plan {
 
     pub(crate) fn tls(&self) -> Option<Tls> {
         let name = self.target.tls_name.clone()?;
-        let wants_http2 = self.protocol != Protocol::Http1;
+        let wants_http2 = matches!(self.protocol, Protocol::Http2 { .. });
         Some(Tls::new(name, &self.trust, wants_http2))
     }
 

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::book::{Book, Counts};
 use crate::client::Client;
+use crate::error::{Error, Kind};
 use crate::http2::{self, Slot};
 use crate::plan::{Plan, Protocol};
 use crate::report::Report;
+use crate::websocket;
 
 /// A run under way. Dropped before its end, it ends at once and its account is lost.
 ///
@@ -54,6 +56,9 @@ impl Running {
             match plan.protocol {
                 Protocol::Http1 => {
                     clients.spawn(client(index).run());
+                }
+                Protocol::WebSocket { bytes } => {
+                    clients.spawn(websocket::run(client(index), bytes));
                 }
                 Protocol::Http2 { streams } => {
                     let users = if plan.is_connection_per_request {
@@ -102,6 +107,22 @@ impl Running {
     /// The counts so far.
     pub fn counts(&self) -> Counts {
         self.book.pages().counts
+    }
+
+    /// Waits until so many requests of the run were answered.
+    ///
+    /// # Errors
+    /// [`is_timed_out`](Error::is_timed_out), with the counts so far.
+    ///
+    /// # Cancel safety
+    /// A cancelled wait loses nothing.
+    pub async fn wait_answered(&self, answered: u64, bound: Duration) -> Result<(), Error> {
+        timeout(bound, self.book.wait_answered(answered))
+            .await
+            .map_err(|_| {
+                let message = format!("no {answered} answers in {bound:?}: {:?}", self.counts());
+                Error::new(Kind::TimedOut, message)
+            })
     }
 
     /// The time since the run began.

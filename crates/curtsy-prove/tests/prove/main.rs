@@ -6,3 +6,4 @@ mod http2;
 mod modes;
 mod servers;
 mod tls;
+mod websocket;
