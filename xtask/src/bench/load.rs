@@ -371,7 +371,15 @@ fn finish(child: &mut Child, time: Duration) -> Result<String> {
     };
     let mut said = String::new();
     out.read_to_string(&mut said)?;
-    ensure!(status.success(), "the load ended with {status}");
+    let mut complaint = String::new();
+    if let Some(mut err) = child.stderr.take() {
+        err.read_to_string(&mut complaint)?;
+    }
+    let complaint = complaint.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(
+        status.success(),
+        "the load ended with {status}: {complaint}"
+    );
     Ok(said)
 }
 
