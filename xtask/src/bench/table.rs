@@ -199,6 +199,27 @@ impl Table {
         self.goals.push(goal);
     }
 
+    /// Ours is zero in every column and every one of `rounds`; a missing round is not a zero.
+    pub(super) fn goal_never(&mut self, rounds: usize, text: &str) {
+        let columns: Option<Vec<_>> = (0..self.columns.len())
+            .map(|column| self.samples(OURS, column))
+            .collect();
+        let goal = match columns {
+            Some(columns) => {
+                let zeros = columns.iter().all(|samples| {
+                    samples.len() == rounds && samples.iter().all(|sample| *sample == Some(0.0))
+                });
+                let sum: f64 = columns
+                    .iter()
+                    .flat_map(|samples| samples.iter().flatten())
+                    .sum();
+                goal(text, Outcome::of(zeros), format!("{} in all", number(sum)))
+            }
+            None => goal(text, Outcome::NotMeasured, String::new()),
+        };
+        self.goals.push(goal);
+    }
+
     /// Ours is at most `limit` times `to`.
     pub(super) fn goal_ratio(&mut self, column: usize, to: &str, limit: f64, text: &str) {
         let goal = match self.ratio(OURS, to, column) {
@@ -383,6 +404,24 @@ mod tests {
             behind.goals[0].detail,
             "cpu behind x by 25.0%; rate behind x by 25.0%"
         );
+    }
+
+    #[test]
+    fn never_is_zero_in_every_round() {
+        let columns = vec![Column::new("lost", "lost", Better::Lower, true)];
+        let outcome = |rounds: &[Option<f64>]| {
+            let mut table = Table::new("t", "T", String::new(), columns.clone());
+            for (round, sample) in rounds.iter().enumerate() {
+                table.push(OURS, round, &[*sample]);
+            }
+            table.goal_never(2, "");
+            last(&table)
+        };
+        assert_eq!(outcome(&[Some(0.0), Some(0.0)]), Outcome::Met);
+        assert_eq!(outcome(&[Some(0.0), Some(1.0)]), Outcome::NotMet);
+        assert_eq!(outcome(&[Some(0.0)]), Outcome::NotMet);
+        assert_eq!(outcome(&[Some(0.0), None]), Outcome::NotMet);
+        assert_eq!(outcome(&[]), Outcome::NotMeasured);
     }
 
     #[test]
