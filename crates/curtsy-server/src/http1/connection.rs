@@ -380,10 +380,12 @@ impl Alarm {
         self.at.is_some_and(|set| set <= at)
     }
 
-    /// Whether it has not gone off yet.
+    /// Whether it has not gone off yet. The timer's clock is finer than ours and may be ahead of
+    /// it: one that has gone off early must be set again, or nobody would wake us.
     #[inline]
     fn is_set_after(&self, now: Moment) -> bool {
         self.at.is_some_and(|set| set > now)
+            && self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
     }
 
     /// Sets it for `at`, if it is not already. Ready if that is past.
