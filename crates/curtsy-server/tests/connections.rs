@@ -1,9 +1,14 @@
-//! The contract's life cycle, rows 13 to 19, and what a drain shows of itself: states, hooks,
+//! The contract's life cycle, row 3 and rows 13 to 19, and what a drain shows of itself: states, hooks,
 //! extensions, upgrades, clients that go away, several listeners, lame ducks.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
 
 mod support;
 
-use curtsy_server::{DrainPolicy, Limits, OnDisconnect, Outcome, Phase, State};
+use curtsy_server::{DrainPolicy, Limits, OnDisconnect, Outcome, Phase, Server, State};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{App, Client, Running, at_once, ms, not_within, request, serve, serve_with, soon};
@@ -188,6 +193,26 @@ async fn row_15_without_keep_alive_idle_connections_close_and_answers_do() {
         .is(200, "hello from /f")
         .and_keeps_alive();
     server.drain().await;
+}
+
+#[tokio::test]
+async fn row_03_a_port_alone_is_every_address_of_both_kinds() {
+    let app = App::default();
+    let builder = Server::builder().signals(false).drain(at_once());
+    let server = builder.listen(":0").build(app.into_service()).unwrap();
+    let port = server.listeners().next().unwrap().1.tcp().unwrap().port();
+    let handle = server.handle();
+    let running = tokio::spawn(server.run());
+    for host in ["127.0.0.1", "[::1]"] {
+        let address: SocketAddr = format!("{host}:{port}").parse().unwrap();
+        let mut client = Client::connect(address).await;
+        let local = client.local.unwrap();
+        let answer = client.get("/who").await;
+        // An IPv4 client is one, whatever the socket is.
+        answer.is(200, &format!("main {local} {address} 1 -"));
+    }
+    handle.wish_shutdown();
+    assert!(running.await.unwrap().unwrap().is_drained());
 }
 
 #[tokio::test]

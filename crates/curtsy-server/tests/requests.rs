@@ -217,7 +217,7 @@ async fn transfer_encoding_with_content_length_is_400_and_closes() {
         ("CL.TE", format!("Content-Length: 5\r\n{te}")),
         (
             "apart",
-            format!("content-length: 5\r\nX: y\r\ntransfer-encoding: CHUNKED"),
+            "content-length: 5\r\nX: y\r\ntransfer-encoding: CHUNKED".to_owned(),
         ),
         ("zero", format!("Content-Length: 0\r\n{te}")),
         ("no number", format!("{te}\r\nContent-Length: x")),

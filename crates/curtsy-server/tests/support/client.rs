@@ -105,7 +105,7 @@ impl Client {
             let length = length.parse().unwrap();
             self.take(length).await
         } else {
-            self.to_end().await.expect("the answer was reset")
+            self.read_to_end().await.expect("the answer was reset")
         };
         answer
     }
@@ -156,21 +156,21 @@ impl Client {
     }
 
     /// Everything to the end of the connection; an error if it was reset.
-    pub async fn to_end(&mut self) -> io::Result<Vec<u8>> {
+    pub async fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         while self.read_some().await? > 0 {}
         Ok(std::mem::take(&mut self.unread))
     }
 
     /// The connection ends here: orderly, and without another byte.
     pub async fn ends(&mut self) {
-        let rest = self.to_end().await.expect("reset instead of closed");
+        let rest = self.read_to_end().await.expect("reset instead of closed");
         let rest = String::from_utf8_lossy(&rest).into_owned();
         assert!(rest.is_empty(), "more came before the end: {rest:?}");
     }
 
     /// The connection ends here without another byte; it may be reset.
     pub async fn is_cut(&mut self) {
-        if let Ok(rest) = self.to_end().await {
+        if let Ok(rest) = self.read_to_end().await {
             let rest = String::from_utf8_lossy(&rest).into_owned();
             assert!(rest.is_empty(), "more came before the cut: {rest:?}");
         }
