@@ -8,7 +8,7 @@ use crate::lot::Lot;
 use crate::shared::Shared;
 use crate::stream::Stream;
 use bytes::Bytes;
-use curtsy_lifecycle::{Address, Arrival, Ledger, Moment, Origin, State};
+use curtsy_lifecycle::{Address, Arrival, ConnectionInfo, Entry, Ledger, Moment, Origin, State};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -73,16 +73,21 @@ impl Worker {
     ) {
         let now = crate::clock::now();
         self.shared.opened();
+        let arrival = Arrival {
+            id: self.shared.next_id(),
+            origin: origin.clone(),
+            peer,
+            local,
+            tls: false,
+            accepted: now,
+        };
+        if let Some(hook) = &self.shared.state_hook {
+            let entry = Entry::new(arrival.clone(), State::New, now);
+            hook(&ConnectionInfo::new(Arc::new(entry)), State::New);
+        }
         self.launch(Fresh {
             stream,
-            arrival: Arrival {
-                id: self.shared.next_id(),
-                origin: origin.clone(),
-                peer,
-                local,
-                tls: false,
-                accepted: now,
-            },
+            arrival,
             state: State::New,
             since: now,
             served: 0,
