@@ -20,8 +20,8 @@ pub(crate) struct Carrier {
     greeted: AtomicBool,
     /// Since when a header block is incomplete; 0 if none is.
     headers_since: AtomicU64,
-    /// When a part of any answer last went to hyper.
-    taken_at: AtomicU64,
+    /// When a part of any answer last went to hyper or to the client.
+    moved_at: AtomicU64,
     streams: Mutex<Slab<Arc<Link>>>,
     open: Mutex<Open>,
 }
@@ -41,7 +41,7 @@ impl Carrier {
             link,
             greeted: AtomicBool::new(false),
             headers_since: AtomicU64::new(0),
-            taken_at: AtomicU64::new(0),
+            moved_at: AtomicU64::new(0),
             streams: Mutex::default(),
             open: Mutex::new(Open {
                 streams: HashSet::new(),
@@ -71,6 +71,9 @@ impl Carrier {
 
     /// A frame went to the client.
     pub(crate) fn sent(&self, frame: Frame, now: Moment) {
+        if matches!(frame.kind, frames::DATA | frames::HEADERS) {
+            self.moved_at.store(now.as_millis(), Ordering::Relaxed);
+        }
         if frame.ends_stream() || frame.kind == frames::RST_STREAM {
             self.closed(frame.stream, now);
         } else if frame.kind == frames::GOAWAY {
@@ -154,11 +157,16 @@ impl Carrier {
     /// A part of an answer went to hyper, which asks for one when the client's window is open.
     pub(crate) fn taken(&self) {
         let now = clock::now().as_millis();
-        self.taken_at.store(now, Ordering::Relaxed);
+        self.moved_at.store(now, Ordering::Relaxed);
     }
 
-    pub(crate) fn taken_at(&self) -> Moment {
-        Moment::from_millis(self.taken_at.load(Ordering::Relaxed))
+    pub(crate) fn moved_at(&self) -> Moment {
+        Moment::from_millis(self.moved_at.load(Ordering::Relaxed))
+    }
+
+    /// Whether no stream is with the service; the rest of their answers may not be written yet.
+    pub(crate) fn has_answered_all(&self) -> bool {
+        self.streams().is_empty()
     }
 
     /// Calls `visit` with each stream that is with the service.

@@ -171,6 +171,11 @@ impl Watch<'_> {
         }
         match (link.write_blocked_since(), carrier.is_busy()) {
             (Some(since), _) => bound(since + limits.write_stall, Verdict::End),
+            // Nobody but the client can be who is waited for.
+            (None, true) if carrier.has_answered_all() => {
+                let since = carrier.moved_at().max(entry.since());
+                bound(since + limits.write_stall, Verdict::End);
+            }
             (None, true) => {}
             (None, false) => match self.goaway_at {
                 Some(at) => bound(at.max(entry.since()) + GOODBYE, Verdict::End),
@@ -208,7 +213,7 @@ impl Watch<'_> {
                 Due::Body => link.body_failed(BodyFault::TimedOut),
                 Due::Answer => {
                     // One stream may be held back while the client takes others.
-                    let stuck = self.carrier.taken_at() + limits.write_stall;
+                    let stuck = self.carrier.moved_at() + limits.write_stall;
                     if now >= stuck || limits.write_timeout.is_some() {
                         verdict = Some(Verdict::End);
                     } else {
