@@ -70,6 +70,8 @@ fn host(head: &request::Parts) -> Result<(), Refusal> {
     let mut hosts = head.headers.get_all(HOST).iter();
     match hosts.next() {
         None if head.version == Version::HTTP_10 => Ok(()),
+        // HTTP/2 has `:authority` in its place.
+        None if head.version == Version::HTTP_2 && head.uri.authority().is_some() => Ok(()),
         None => bad("the Host header is missing\n"),
         Some(_) if hosts.next().is_some() => bad("there is more than one Host header\n"),
         Some(host) if is_host(host.as_bytes()) => Ok(()),
@@ -78,7 +80,7 @@ fn host(head: &request::Parts) -> Result<(), Refusal> {
 }
 
 /// Whether every byte may stand in `uri-host [":" port]` (RFC 3986, section 3.2.2).
-fn is_host(host: &[u8]) -> bool {
+pub(crate) fn is_host(host: &[u8]) -> bool {
     const MAY: [bool; 256] = {
         let mut may = [false; 256];
         let allowed =

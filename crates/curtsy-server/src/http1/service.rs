@@ -46,6 +46,19 @@ impl<S> Judge<S> {
         }
     }
 
+    /// The same, for a stream of the connection.
+    pub(crate) fn for_stream(&self, link: Arc<Link>, seat: Arc<Seat>) -> Self
+    where
+        S: Clone,
+    {
+        Self {
+            service: self.service.clone(),
+            link,
+            extensions: self.extensions.clone(),
+            seat,
+        }
+    }
+
     fn furnish(&self, extensions: &mut Extensions) {
         if let Some(own) = &self.extensions {
             extensions.extend(own.clone());
@@ -129,6 +142,11 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
 }
 
 impl<S: Service> Judge<S> {
+    /// An answer past the service.
+    pub(crate) fn refuse(&self, status: StatusCode, text: &'static str) -> Answering<S> {
+        self.done(Done::Refused(Refusal::new(status, text)), false)
+    }
+
     fn done(&self, done: Done, has_body: bool) -> Answering<S> {
         if has_body {
             // Its body was dropped unread, and may be a trap.
@@ -264,7 +282,7 @@ fn served<B>(response: Response<B>, manner: Manner, link: &Arc<Link>) -> Respons
     if link.is_body_open() {
         unread(manner, link);
     }
-    let orders = link.worker.shared.orders.current();
+    let orders = link.orders();
     if orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
         link.close_after_answer(false);
     }
@@ -344,7 +362,7 @@ fn options<B>(link: &Arc<Link>) -> Response<Answer<B>> {
     response
         .headers_mut()
         .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    if link.is_closing() || link.worker.shared.orders.has(Orders::DRAIN) {
+    if link.is_closing() || link.orders() & Orders::DRAIN != 0 {
         link.close_after_answer(false);
         set_close(&mut response);
     }
