@@ -37,6 +37,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    curtsy_sys::allocator::give_back_at_once();
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
