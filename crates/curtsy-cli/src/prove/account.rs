@@ -83,7 +83,10 @@ impl Account {
             bad.push("unsolicited bytes".to_owned());
         }
         if let Some(history) = self.history.as_ref().filter(|history| history.failed > 0) {
-            bad.push(format!("the command failed {} times", history.failed));
+            bad.push(format!(
+                "{} of {} runs of the command failed",
+                history.failed, history.count
+            ));
         }
         match bad.is_empty() {
             true => format!("OK: nothing lost of {} requests", counts.sent),
@@ -116,11 +119,11 @@ impl fmt::Display for Account {
 fn runs(f: &mut fmt::Formatter<'_>, history: &History) -> fmt::Result {
     writeln!(
         f,
-        "\n  while {:?}: {} runs, {} failed",
+        "\n  while {:?}: run {} times, failed {} times",
         history.command, history.count, history.failed
     )?;
     let is_short = history.runs.len() <= RUNS_SHOWN;
-    let shown = |run: &&Run| is_short || !run.ok;
+    let shown = |run: &&Run| is_short || run.failed;
     for run in history.runs.iter().filter(shown).take(RUNS_SHOWN) {
         writeln!(
             f,

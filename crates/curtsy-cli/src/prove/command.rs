@@ -23,6 +23,8 @@ pub(super) struct Repeated {
     limit: Duration,
     started: Instant,
     state: State,
+    /// A run under way was interrupted with the load: how it ends says nothing about it.
+    is_interrupted: bool,
     history: History,
 }
 
@@ -70,8 +72,8 @@ pub(super) struct Run {
     pub(super) at_ms: u64,
     /// How long it took.
     pub(super) took_ms: u64,
-    /// It exited with 0.
-    pub(super) ok: bool,
+    /// It did not exit with 0, and was not interrupted together with the load.
+    pub(super) failed: bool,
     /// Its exit code, if it exited.
     pub(super) exit_code: Option<i32>,
     /// How it ended, in words: `exit 1`, `signal 9`, `killed after 60s`.
@@ -90,6 +92,7 @@ impl Repeated {
             state: State::Pausing {
                 until: started + pause,
             },
+            is_interrupted: false,
             history: History {
                 command: text.to_owned(),
                 count: 0,
@@ -130,6 +133,12 @@ impl Repeated {
         }
         // So that the state after the run under way is `Over`, too.
         self.pause = Duration::MAX;
+    }
+
+    /// As [`end`](Self::end), because of a signal that a run under way may have got as well.
+    pub(super) fn interrupt(&mut self) {
+        self.end();
+        self.is_interrupted = true;
     }
 
     /// Kills the run under way.
@@ -186,11 +195,14 @@ impl Repeated {
             number: self.history.count,
             at_ms: millis(begun - self.started),
             took_ms: millis(begun.elapsed()),
-            ok: exit_code == Some(0),
+            failed: exit_code != Some(0) && !self.is_interrupted,
             exit_code,
-            outcome,
+            outcome: match self.is_interrupted {
+                true => format!("{outcome} (interrupted)"),
+                false => outcome,
+            },
         };
-        self.history.failed += u64::from(!run.ok);
+        self.history.failed += u64::from(run.failed);
         if self.history.runs.len() < RUNS_KEPT {
             self.history.runs.push(run.clone());
         }
@@ -249,14 +261,14 @@ mod tests {
 
     #[tokio::test]
     async fn tells_how_each_run_ended() {
-        for (text, ok, exit_code, outcome) in [
-            ("true", true, Some(0), "exit 0"),
-            ("exit 7", false, Some(7), "exit 7"),
-            ("kill -9 $$", false, None, "signal 9"),
+        for (text, failed, exit_code, outcome) in [
+            ("true", false, Some(0), "exit 0"),
+            ("exit 7", true, Some(7), "exit 7"),
+            ("kill -9 $$", true, None, "signal 9"),
         ] {
             let run = one(&mut repeated(text)).await;
-            let told = (run.ok, run.exit_code, run.outcome.as_str());
-            assert_eq!(told, (ok, exit_code, outcome), "{text}");
+            let told = (run.failed, run.exit_code, run.outcome.as_str());
+            assert_eq!(told, (failed, exit_code, outcome), "{text}");
         }
     }
 
@@ -276,11 +288,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_that_is_interrupted_has_not_failed() {
+        let mut repeated = repeated("kill -INT $$");
+        assert!(matches!(repeated.next().await, Step::Began(1)));
+        repeated.interrupt();
+        let Step::Ended(run) = repeated.next().await else {
+            panic!("a second run began");
+        };
+        assert!(!run.failed);
+        assert_eq!(run.outcome, "signal 2 (interrupted)");
+        assert_eq!(repeated.history().failed, 0);
+    }
+
+    #[tokio::test]
     async fn one_that_hangs_is_killed_and_has_failed() {
         let limit = Duration::from_millis(50);
         let mut repeated = Repeated::new("sleep 600; true", Duration::ZERO, limit);
         let run = one(&mut repeated).await;
-        assert!(!run.ok);
+        assert!(run.failed);
         assert_eq!(run.outcome, "killed after 50ms");
         assert!((50..60_000).contains(&run.took_ms), "{run:?}");
     }

@@ -42,10 +42,12 @@ impl Live {
             return;
         }
         let (at, answered) = self.last;
-        if at.elapsed() >= RATE_OVER {
+        if at.elapsed() >= RATE_OVER || answered == 0 {
             let more = moment.counts.answered.saturating_sub(answered);
             self.rate = more as f64 / at.elapsed().as_secs_f64();
-            self.last = (Instant::now(), moment.counts.answered);
+            if at.elapsed() >= RATE_OVER {
+                self.last = (Instant::now(), moment.counts.answered);
+            }
         }
         let line = line(moment, self.length, self.rate);
         let line = match self.is_coloured && moment.lost > 0 {

@@ -44,6 +44,13 @@ impl Session<'_> {
         let ending = self.load().await;
         self.live.clear();
         self.run.stop();
+        if ending == Ending::Signal {
+            self.live
+                .say("curtsy: waiting for what is under way; the same again ends at once");
+            if let Some(command) = &mut self.command {
+                command.interrupt();
+            }
+        }
         if !self.finish().await {
             if let Some(command) = &mut self.command {
                 command.kill();
@@ -133,7 +140,7 @@ impl Session<'_> {
                 if run.number <= RUNS_MARKED {
                     self.run.mark_in("after a run", &after(run));
                 }
-                if !run.ok && run.number <= RUNS_KEPT as u64 {
+                if run.failed && run.number <= RUNS_KEPT as u64 {
                     self.live.say(&format!(
                         "curtsy: run {} of {:?} failed: {}, after {} ms",
                         run.number,
@@ -180,9 +187,9 @@ async fn next(command: &mut Option<Repeated>) -> Step {
 }
 
 fn after(run: &Run) -> String {
-    match run.ok {
-        true => format!("after run {}", run.number),
-        false => format!("after run {} ({})", run.number, run.outcome),
+    match run.failed {
+        false => format!("after run {}", run.number),
+        true => format!("after run {} ({})", run.number, run.outcome),
     }
 }
 
