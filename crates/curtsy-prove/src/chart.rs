@@ -32,7 +32,7 @@ pub(crate) fn terminal(report: &Report) -> String {
         span(slowest)
     );
     if report.lost() > 0 {
-        let _ = writeln!(text, "  lost     {lost}");
+        let _ = writeln!(text, "  lost     {}", lost.trim_end());
     }
     let column_of = |ms: u64| usize::try_from(ms / column_ms).unwrap_or(0);
     if report.segments.len() > LABELLED_MARKS + 1 {

@@ -303,7 +303,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_hangs_is_killed_and_has_failed() {
         let limit = Duration::from_millis(50);
-        let mut repeated = Repeated::new("sleep 600; true", Duration::ZERO, limit);
+        let mut repeated = Repeated::new("exec sleep 600", Duration::ZERO, limit);
         let run = one(&mut repeated).await;
         assert!(run.failed);
         assert_eq!(run.outcome, "killed after 50ms");

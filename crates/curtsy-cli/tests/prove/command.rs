@@ -1,7 +1,9 @@
 //! `--while`: the command beside the load.
 
 use crate::prove;
-use crate::server::Demo;
+use crate::server::{BOUND, Demo};
+use std::time::Duration;
+use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_run_is_a_mark() {
@@ -92,17 +94,33 @@ async fn the_load_goes_on_until_a_run_under_way_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_hangs_is_killed() {
+async fn one_that_hangs_is_killed_with_what_it_started() {
     let demo = Demo::start(&[]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let started = directory.path().join("pid").display().to_string();
+    let command = format!("sleep 600 & echo $! > {started}; wait");
     let url = demo.url("/");
     let mut arguments = vec![&*url, "--conns=2", "--think=10", "--seconds=300ms"];
-    arguments.extend(["--pause=100ms", "--while-timeout=300ms"]);
-    arguments.extend(["--while", "sleep 600; true"]);
+    arguments.extend(["--pause=100ms", "--while-timeout=1s"]);
+    arguments.extend(["--while", &command]);
     let proved = prove(&arguments).await;
     assert_eq!(proved.code, Some(1), "{proved:?}");
     assert!(
-        proved.stderr.contains("failed: killed after 300ms"),
+        proved.stderr.contains("failed: killed after 1s"),
         "{proved:?}"
     );
+    let pid = std::fs::read_to_string(started).unwrap();
+    let gone = async {
+        while is_alive(pid.trim()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(BOUND, gone).await.unwrap();
     demo.stop().await;
+}
+
+/// Whether there is such a process, and it is not one that was killed and only waits to be reaped.
+fn is_alive(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(") ").next().unwrap().starts_with('Z'))
 }
