@@ -13,6 +13,7 @@ mod signals;
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use account::Account;
@@ -43,11 +44,10 @@ fn prove(arguments: &Arguments) -> Result<Account, String> {
     };
     allow_connections(arguments.connections())?;
     // Opened now: ten minutes of load are not to end with a misspelt directory.
-    let mut picture = arguments.svg.as_ref().map(|path| {
-        let named = |error: io::Error| format!("{}: {error}", path.display());
-        File::create(path).map_err(named).map(|file| (file, named))
-    });
-    let mut picture = picture.take().transpose()?;
+    let picture = match &arguments.svg {
+        Some(path) => Some((File::create(path).map_err(|e| named(path, &e))?, path)),
+        None => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -55,9 +55,10 @@ fn prove(arguments: &Arguments) -> Result<Account, String> {
     let outcome = runtime.block_on(session::run(plan, arguments));
     runtime.shutdown_background();
     let account = outcome?;
-    if let Some((file, named)) = &mut picture {
+    if let Some((mut file, path)) = picture {
         let svg = account.report.svg();
-        file.write_all(svg.as_bytes()).map_err(|e| named(e))?;
+        file.write_all(svg.as_bytes())
+            .map_err(|e| named(path, &e))?;
     }
     let text = match arguments.json {
         true => account.json(),
@@ -66,6 +67,10 @@ fn prove(arguments: &Arguments) -> Result<Account, String> {
     // A reader that has gone away (`| head`) does not change what came out.
     let _ = io::stdout().lock().write_all(text.as_bytes());
     Ok(account)
+}
+
+fn named(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
 }
 
 /// Raises the soft limit of descriptors as far as the connections need it.
