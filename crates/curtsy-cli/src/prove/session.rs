@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use curtsy_prove::{Counts, Plan, Running};
+use curtsy_prove::{Counts, Plan, Report, Running};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::account::{Account, Ending};
@@ -59,9 +59,7 @@ impl Session<'_> {
         }
         let report = self.run.finish().await;
         if report.counts.sent == 0 {
-            return Err(unreachable(&self.arguments.url, &report.counts, || {
-                report.connect_errors.keys().cloned().collect()
-            }));
+            return Err(unreachable(&self.arguments.url, &report));
         }
         let history = self.command.map(Repeated::into_history);
         Ok(Account::new(report, ending, history))
@@ -194,10 +192,16 @@ fn after(run: &Run) -> String {
 }
 
 /// Why no request could even be sent.
-fn unreachable(url: &str, counts: &Counts, errors: impl FnOnce() -> Vec<String>) -> String {
-    if counts.connect_failed > 0 {
-        format!("cannot reach {url}: {}", errors().join("; "))
-    } else if counts.refused > 0 {
+fn unreachable(url: &str, report: &Report) -> String {
+    if report.counts.connect_failed > 0 {
+        let errors: Vec<&str> = report.connect_errors.keys().map(String::as_str).collect();
+        let errors = errors.join("; ");
+        let hint = match errors.contains("invalid peer certificate") {
+            true => " (--insecure takes any certificate)",
+            false => "",
+        };
+        format!("cannot reach {url}: {errors}{hint}")
+    } else if report.counts.refused > 0 {
         format!("cannot reach {url}: connection refused, nobody listens there")
     } else {
         format!("ended before anything was sent to {url}")

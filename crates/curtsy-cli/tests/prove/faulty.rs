@@ -4,8 +4,9 @@ use socket2::SockRef;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -69,4 +70,20 @@ pub(crate) async fn leaving(connections: usize) -> SocketAddr {
         }
     });
     address
+}
+
+/// Accepts nobody, and its queue is full of the streams that are given with it.
+pub(crate) async fn full() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    // The kernel lets in one or two more than it was told.
+    while let Ok(Ok(stream)) =
+        timeout(Duration::from_millis(500), TcpStream::connect(address)).await
+    {
+        queued.push(stream);
+    }
+    (address, listener, queued)
 }

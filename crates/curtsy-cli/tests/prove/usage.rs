@@ -1,7 +1,8 @@
 //! What is refused before any load: wrong command lines, servers that are not there.
 
-use crate::prove;
+use crate::{faulty, prove};
 use curtsy_prove::child::free_address;
+use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn a_wrong_command_line_exits_with_2_and_says_why() {
@@ -50,6 +51,22 @@ async fn a_server_that_is_not_there_is_said_so() {
         proved
             .stderr
             .contains("cannot reach unix:/nonexistent/socket")
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_connection_is_given_up() {
+    let (full, _listener, _queued) = faulty::full().await;
+    let url = format!("http://{full}/");
+    let begun = Instant::now();
+    let proved = prove(&[&url, "--conns=1000", "--seconds=600", "--timeout=3s"]).await;
+    assert_eq!(proved.code, Some(1), "{proved:?}");
+    assert!(proved.stderr.contains("timed out"), "{proved:?}");
+    // Not the time of one try after another for the clients that wait for their turn.
+    assert!(
+        begun.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begun.elapsed()
     );
 }
 
