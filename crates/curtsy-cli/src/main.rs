@@ -8,6 +8,7 @@
 mod demo;
 mod duration;
 mod progress;
+mod prove;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ struct Arguments {
 enum Command {
     /// Run a server to try everything on.
     Demo(demo::Arguments),
+    Prove(prove::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -51,5 +53,6 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| Command::Demo(demo::Arguments::default()));
     match command {
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Prove(arguments) => prove::run(arguments),
     }
 }
