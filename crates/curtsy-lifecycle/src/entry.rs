@@ -1,0 +1,383 @@
+//! One connection, as the rest of the server may see it.
+//!
+//! Invariant: the thread that serves the connection is the only writer of its entry, by plain
+//! relaxed stores; everybody else reads. So the request path shares no cache line with another
+//! connection's.
+
+use crate::draining::{Draining, Signal};
+use crate::moment::Moment;
+use crate::record::Record;
+use crate::report::Straggler;
+use crate::state::{Event, State, Step};
+use atomic_waker::AtomicWaker;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+/// An address that a connection comes from or goes to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// TCP over IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A Unix socket; clients' ends usually have no path.
+    Unix(Option<PathBuf>),
+}
+
+impl Address {
+    /// The IP address, if it has one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The socket address, if it is one of TCP.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(None) => f.write_str("unix:"),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+/// Where connections come from: what all connections of one listener share.
+#[derive(Debug)]
+pub struct Origin {
+    /// The listener's stable name.
+    pub listener: String,
+    /// Raised when the server drains.
+    pub signal: Arc<Signal>,
+}
+
+/// What is known of a connection from its beginning and never changes.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The number that names the connection for as long as the server lives.
+    pub id: u64,
+    /// What it shares with the other connections of its listener.
+    pub origin: Arc<Origin>,
+    /// The client's address.
+    pub peer: Address,
+    /// The server's own address on this connection.
+    pub local: Address,
+    /// Whether it is encrypted.
+    pub tls: bool,
+    /// When it was accepted.
+    pub accepted: Moment,
+}
+
+/// One connection: who it is, what it does, and how to wake whoever serves it.
+#[derive(Debug)]
+pub struct Entry {
+    arrival: Arrival,
+    state: AtomicU8,
+    since: AtomicU64,
+    served: AtomicU64,
+    sent: AtomicU64,
+    request: Record,
+    killed: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Entry {
+    /// A connection in `state` since `now`.
+    pub fn new(arrival: Arrival, state: State, now: Moment) -> Self {
+        Self {
+            arrival,
+            state: AtomicU8::new(state as u8),
+            since: AtomicU64::new(now.as_millis()),
+            served: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            request: Record::new(),
+            killed: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Tells the connection what happened to it; the step that was made.
+    #[inline]
+    pub fn tell(&self, event: Event, now: Moment) -> Step {
+        let step = self.state().after(event);
+        if let Step::To(state) = step {
+            self.since.store(now.as_millis(), Ordering::Relaxed);
+            self.state.store(state as u8, Ordering::Release);
+        }
+        step
+    }
+
+    /// The state it is in.
+    #[inline]
+    pub fn state(&self) -> State {
+        // Only numbers of states are ever stored.
+        State::from_u8(self.state.load(Ordering::Acquire)).unwrap_or(State::Closed)
+    }
+
+    /// Since when it is in that state.
+    #[inline]
+    pub fn since(&self) -> Moment {
+        Moment::from_millis(self.since.load(Ordering::Relaxed))
+    }
+
+    /// Notes the request whose answer is being made. Call it from the serving thread only.
+    #[inline]
+    pub fn begin_request(&self, method: &str, target: &[u8]) {
+        self.request.write(method.as_bytes(), target);
+        let served = self.served.load(Ordering::Relaxed);
+        self.served.store(served + 1, Ordering::Relaxed);
+        self.sent.store(0, Ordering::Relaxed);
+    }
+
+    /// Forgets the last request's line: the bytes of another head have begun to arrive, and who
+    /// reads the entry must not take them for the request before.
+    #[inline]
+    pub fn begin_head(&self) {
+        self.sent.store(0, Ordering::Relaxed);
+        self.request.write(b"", b"");
+    }
+
+    /// Counts bytes of the current answer. Call it from the serving thread only.
+    #[inline]
+    pub fn add_sent(&self, bytes: usize) {
+        let sent = self.sent.load(Ordering::Relaxed);
+        self.sent.store(sent + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The number that names this connection for as long as the server lives.
+    pub fn id(&self) -> u64 {
+        self.arrival.id
+    }
+
+    /// How many requests it has brought since it was accepted or last unparked.
+    #[inline]
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Sets how many requests it brought before it was parked.
+    pub fn resume_served(&self, served: u64) {
+        self.served.store(served, Ordering::Relaxed);
+    }
+
+    /// When it was accepted.
+    pub fn accepted(&self) -> Moment {
+        self.arrival.accepted
+    }
+
+    /// The client's address.
+    pub fn peer(&self) -> &Address {
+        &self.arrival.peer
+    }
+
+    /// The server's own address on this connection.
+    pub fn local(&self) -> &Address {
+        &self.arrival.local
+    }
+
+    /// What it shares with the other connections of its listener.
+    pub fn origin(&self) -> &Arc<Origin> {
+        &self.arrival.origin
+    }
+
+    /// The signal that its server raises when it drains.
+    pub fn signal(&self) -> &Signal {
+        &self.arrival.origin.signal
+    }
+
+    /// Asks for the connection's end at once, whatever it is doing, and wakes who serves it.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether its end was asked for.
+    #[inline]
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+
+    /// The waker of whoever serves the connection.
+    pub fn waker(&self) -> &AtomicWaker {
+        &self.waker
+    }
+
+    /// What a report says of it, or `None` if nobody would miss it.
+    pub fn straggler(&self, now: Moment) -> Option<Straggler> {
+        let state = self.state();
+        if !state.is_straggler() {
+            return None;
+        }
+        let line = self.request.read().unwrap_or_default();
+        let (method, target) = line.split_once(' ').unwrap_or((line.as_str(), ""));
+        Some(Straggler {
+            id: self.arrival.id,
+            age: now.since(self.since()),
+            peer: self.arrival.peer.clone(),
+            listener: self.arrival.origin.listener.clone(),
+            state,
+            method: method.to_owned(),
+            target: target.to_owned(),
+            bytes_sent: self.sent.load(Ordering::Relaxed),
+        })
+    }
+}
+
+/// What a handler may know of the connection that brought its request.
+///
+/// Found in the request's extensions, and through the body of every request that Curtsy's server
+/// hands to a service.
+#[derive(Clone)]
+pub struct ConnectionInfo(Arc<Entry>);
+
+impl ConnectionInfo {
+    /// The view of `entry`.
+    pub fn new(entry: Arc<Entry>) -> Self {
+        Self(entry)
+    }
+
+    /// The number that names the connection for as long as the server lives.
+    pub fn id(&self) -> u64 {
+        self.0.arrival.id
+    }
+
+    /// The client's address; behind a proxy that speaks the PROXY protocol, the carried one.
+    pub fn peer(&self) -> &Address {
+        &self.0.arrival.peer
+    }
+
+    /// The server's own address on this connection.
+    pub fn local(&self) -> &Address {
+        &self.0.arrival.local
+    }
+
+    /// The stable name of the listener that accepted it.
+    pub fn listener(&self) -> &str {
+        &self.0.arrival.origin.listener
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.0.arrival.tls
+    }
+
+    /// How many requests it has brought, this one included.
+    pub fn requests(&self) -> u64 {
+        self.0.served()
+    }
+
+    /// What tells this connection's requests that the server is draining.
+    pub fn draining(&self) -> Draining {
+        Draining::of_connection(self.0.clone())
+    }
+}
+
+impl fmt::Debug for ConnectionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionInfo")
+            .field("id", &self.id())
+            .field("listener", &self.listener())
+            .field("peer", &format_args!("{}", self.peer()))
+            .field("local", &format_args!("{}", self.local()))
+            .field("tls", &self.is_tls())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Address, Arrival, ConnectionInfo, Entry, Origin};
+    use crate::{Event, Moment, Signal, State, Step};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn entry() -> Arc<Entry> {
+        let origin = Arc::new(Origin {
+            listener: "main".into(),
+            signal: Arc::new(Signal::new()),
+        });
+        let peer = Address::Tcp("127.0.0.1:4000".parse().unwrap());
+        let local = Address::Unix(None);
+        let now = Moment::from_millis(5);
+        let arrival = Arrival {
+            id: 7,
+            origin,
+            peer,
+            local,
+            tls: false,
+            accepted: now,
+        };
+        Arc::new(Entry::new(arrival, State::New, now))
+    }
+
+    #[test]
+    fn an_active_connection_is_a_straggler_with_its_request_and_age() {
+        let entry = entry();
+        assert!(entry.straggler(Moment::from_millis(9)).is_none());
+        assert_eq!(
+            entry.tell(Event::Bytes, Moment::from_millis(10)),
+            Step::To(State::Active)
+        );
+        let half = entry.straggler(Moment::from_millis(12)).unwrap();
+        assert_eq!((half.method.as_str(), half.target.as_str()), ("", ""));
+
+        entry.begin_request("GET", b"/slow?ms=1");
+        entry.add_sent(100);
+        let straggler = entry.straggler(Moment::from_millis(1_010)).unwrap();
+        assert_eq!(straggler.age, Duration::from_secs(1));
+        assert_eq!(straggler.method, "GET");
+        assert_eq!(straggler.target, "/slow?ms=1");
+        assert_eq!(straggler.bytes_sent, 100);
+        assert_eq!(straggler.listener, "main");
+
+        entry.tell(Event::Answered, Moment::from_millis(1_020));
+        assert!(entry.straggler(Moment::from_millis(1_030)).is_none());
+        assert_eq!(entry.since(), Moment::from_millis(1_020));
+        entry.tell(Event::Bytes, Moment::from_millis(1_040));
+        entry.begin_head();
+        assert_eq!(
+            entry.straggler(Moment::from_millis(1_041)).unwrap().method,
+            ""
+        );
+    }
+
+    #[test]
+    fn a_refused_event_changes_nothing() {
+        let entry = entry();
+        assert_eq!(
+            entry.tell(Event::Answered, Moment::from_millis(99)),
+            Step::Refused
+        );
+        assert_eq!((entry.state(), entry.since().as_millis()), (State::New, 5));
+    }
+
+    #[test]
+    fn a_handler_sees_the_drain_of_its_own_server() {
+        let entry = entry();
+        let info = ConnectionInfo::new(entry.clone());
+        let draining = info.draining();
+        assert!(!draining.is_draining());
+        entry.origin().signal.raise();
+        assert!(draining.is_draining());
+        assert_eq!(info.listener(), "main");
+        assert_eq!(info.peer().to_string(), "127.0.0.1:4000");
+        assert_eq!(info.local().to_string(), "unix:");
+    }
+}

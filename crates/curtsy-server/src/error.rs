@@ -1,0 +1,110 @@
+//! What can go wrong with a server as a whole. What goes wrong with one connection is logged, not
+//! returned.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+/// Why a server could not start or go on.
+///
+/// Its text names the thing and, where there is one, the way out; its kind is told by the `is_*`
+/// methods, and the operating system's own error is its [`source`](StdError::source).
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    text: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Address,
+    Bind,
+    Inherit,
+    Closed,
+    Accept,
+    Config,
+    Runtime,
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self {
+            kind,
+            text: text.into(),
+            source: None,
+        }
+    }
+
+    pub(crate) fn because(
+        kind: Kind,
+        text: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self {
+            kind,
+            text: text.into(),
+            source: Some(source.into()),
+        }
+    }
+
+    /// An address that cannot be understood or resolved.
+    pub fn is_address(&self) -> bool {
+        self.kind == Kind::Address
+    }
+
+    /// A listener could not be bound: the port is in use, privileged, not ours; the path is taken.
+    pub fn is_bind(&self) -> bool {
+        self.kind == Kind::Bind
+    }
+
+    /// Inherited descriptors were promised and are not there or not listening sockets.
+    pub fn is_inherit(&self) -> bool {
+        self.kind == Kind::Inherit
+    }
+
+    /// The server was told to stop before it was run: it bound its listeners and has closed them.
+    pub fn is_server_closed(&self) -> bool {
+        self.kind == Kind::Closed
+    }
+
+    /// Accepting failed in a way that does not pass.
+    pub fn is_accept(&self) -> bool {
+        self.kind == Kind::Accept
+    }
+
+    /// An option is out of its range or two of them contradict each other.
+    pub fn is_config(&self) -> bool {
+        self.kind == Kind::Config
+    }
+
+    /// The asynchronous runtime could not be had or does not fit.
+    pub fn is_runtime(&self) -> bool {
+        self.kind == Kind::Runtime
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.source {
+            Some(source) => Some(&**source),
+            None => None,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
+}

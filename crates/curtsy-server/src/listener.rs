@@ -1,0 +1,527 @@
+//! Bound sockets with a stable name.
+//!
+//! Invariants:
+//! - A listening socket is never `shutdown(2)`: that would reset the queue of every duplicate.
+//! - A Unix socket's path is unlinked only by whoever bound it, and only while the path still
+//!   leads to that very socket.
+//! - Before the last descriptor of a TCP listener is closed, the kernel is told to take no new
+//!   connection and the queue is emptied: closing would reset what is queued.
+
+use crate::address::ListenAddress;
+use crate::error::{Error, Kind};
+use curtsy_lifecycle::Address;
+use rustix::fs::{FileType, Mode, chmod, fchmod, stat, unlink};
+use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// How many connections may wait to be accepted; the kernel's `net.core.somaxconn` caps it.
+const BACKLOG: i32 = 4096;
+
+/// A bound socket, or several that share one address, with a name.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) name: String,
+    pub(crate) local: Address,
+    pub(crate) sockets: Vec<Socket>,
+    /// Kept so that the path goes with the listener.
+    path: Option<BoundPath>,
+}
+
+/// What a server is asked to listen on: an address to bind, or a socket that exists.
+#[derive(Debug)]
+pub struct ListenOn {
+    pub(crate) name: Option<String>,
+    pub(crate) source: Source,
+}
+
+#[derive(Debug)]
+pub(crate) enum Source {
+    Address(Result<ListenAddress, Error>),
+    Socket(io::Result<Socket>),
+    Inherited,
+}
+
+impl ListenOn {
+    /// The sockets that a service manager hands to this process (`LISTEN_FDS`), under the names it
+    /// gave them. Binding fails if there are none.
+    pub fn inherited() -> Self {
+        Self {
+            name: None,
+            source: Source::Inherited,
+        }
+    }
+
+    /// Gives the listener a name; without one the first is `main`, the others `listener-2` and so
+    /// on.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    fn socket(socket: io::Result<Socket>) -> Self {
+        Self {
+            name: None,
+            source: Source::Socket(socket),
+        }
+    }
+}
+
+impl<T> From<T> for ListenOn
+where
+    T: TryInto<ListenAddress>,
+    Error: From<T::Error>,
+{
+    fn from(address: T) -> Self {
+        Self {
+            name: None,
+            source: Source::Address(address.try_into().map_err(Error::from)),
+        }
+    }
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl<T> From<(&str, T)> for ListenOn
+where
+    T: Into<ListenOn>,
+{
+    fn from((name, on): (&str, T)) -> Self {
+        on.into().named(name)
+    }
+}
+
+impl From<std::net::TcpListener> for ListenOn {
+    fn from(listener: std::net::TcpListener) -> Self {
+        Self::socket(Ok(listener.into()))
+    }
+}
+
+impl From<tokio::net::TcpListener> for ListenOn {
+    fn from(listener: tokio::net::TcpListener) -> Self {
+        Self::socket(listener.into_std().map(Socket::from))
+    }
+}
+
+impl From<std::os::unix::net::UnixListener> for ListenOn {
+    fn from(listener: std::os::unix::net::UnixListener) -> Self {
+        Self::socket(Ok(Socket::from(OwnedFd::from(listener))))
+    }
+}
+
+impl From<tokio::net::UnixListener> for ListenOn {
+    fn from(listener: tokio::net::UnixListener) -> Self {
+        Self::socket(listener.into_std().map(|l| Socket::from(OwnedFd::from(l))))
+    }
+}
+
+impl From<OwnedFd> for ListenOn {
+    fn from(fd: OwnedFd) -> Self {
+        Self::socket(Ok(Socket::from(fd)))
+    }
+}
+
+/// Binds everything asked for, `sockets` sockets to each TCP address. All or nothing.
+pub(crate) fn bind_all(wanted: Vec<ListenOn>, sockets: usize) -> Result<Vec<Listener>, Error> {
+    let mut bound: Vec<Listener> = Vec::new();
+    for on in wanted {
+        let position = bound.len() + 1;
+        let name = on.name.unwrap_or_else(|| match position {
+            1 => "main".to_owned(),
+            n => format!("listener-{n}"),
+        });
+        match on.source {
+            Source::Address(address) => bound.push(bind(name, &address?, sockets)?),
+            Source::Socket(socket) => {
+                let socket = socket.map_err(|e| {
+                    Error::because(Kind::Bind, format!("cannot listen with {name}"), e)
+                })?;
+                bound.push(adopt(name, socket)?);
+            }
+            Source::Inherited => bound.extend(inherited()?),
+        }
+    }
+    let mut names: Vec<&str> = bound.iter().map(|l| l.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::new(
+            Kind::Config,
+            format!("two listeners are named {:?}; names must differ", pair[0]),
+        ));
+    }
+    Ok(bound)
+}
+
+impl Listener {
+    /// Tells the kernel to take no new connection, so that the queue can be emptied for good.
+    ///
+    /// For TCP a socket filter drops packets that would open a connection; the handshakes under
+    /// way finish. A client whose packet was dropped tries again and finds the port closed. For a
+    /// Unix socket the path goes first: nobody finds it any more.
+    pub(crate) fn refuse_new(&mut self) {
+        drop(self.path.take());
+        if matches!(self.local, Address::Tcp(_)) {
+            for socket in &self.sockets {
+                if let Err(error) = socket.attach_filter(&NO_SYN) {
+                    tracing::debug!(listener = self.name, %error, "cannot refuse new connections");
+                }
+            }
+        }
+    }
+}
+
+/// Classic BPF over the TCP header: drop what has SYN without ACK, pass the rest.
+static NO_SYN: [SockFilter; 5] = {
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    [
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
+};
+
+fn bind(name: String, address: &ListenAddress, sockets: usize) -> Result<Listener, Error> {
+    if let ListenAddress::Unix { path, mode } = address {
+        return bind_unix(name, path, *mode);
+    }
+    let mut failed = None;
+    for candidate in address.resolve()? {
+        match bind_tcp(candidate, sockets) {
+            Ok(sockets) => {
+                let local = sockets
+                    .first()
+                    .and_then(|socket| socket.local_addr().ok()?.as_socket())
+                    .unwrap_or(candidate);
+                return Ok(Listener {
+                    name,
+                    local: Address::Tcp(local),
+                    sockets,
+                    path: None,
+                });
+            }
+            Err(error) => failed = Some((candidate, error)),
+        }
+    }
+    Err(match failed {
+        Some((candidate, error)) => refused(address, candidate, error),
+        None => Error::new(
+            Kind::Address,
+            format!("cannot listen on {address}: the name has no address"),
+        ),
+    })
+}
+
+fn bind_tcp(address: SocketAddr, sockets: usize) -> io::Result<Vec<Socket>> {
+    let (first, address) = match open_tcp(address) {
+        // `[::]` on a machine without IPv6 means every IPv4 address.
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+                && address.ip().is_unspecified() =>
+        {
+            let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
+            (open_tcp(v4)?, v4)
+        }
+        opened => (opened?, address),
+    };
+    // Bound before it may be shared: so a port that another program shares with others is in use
+    // for us, and nobody's requests are stolen.
+    first.bind(&SockAddr::from(address))?;
+    let actual = first.local_addr()?;
+    let mut bound = vec![first];
+    if sockets > 1 {
+        bound[0].set_reuse_port(true)?;
+        for _ in 1..sockets {
+            let socket = open_tcp(address)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&actual)?;
+            bound.push(socket);
+        }
+    }
+    for socket in &bound {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(bound)
+}
+
+fn open_tcp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+fn refused(asked: &ListenAddress, tried: SocketAddr, error: io::Error) -> Error {
+    let asked = asked.to_string();
+    let tried = tried.to_string();
+    let place = if asked == tried {
+        asked
+    } else {
+        format!("{asked} ({tried})")
+    };
+    let port = tried.rsplit(':').next().unwrap_or_default().to_owned();
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "the port is in use by another program (`ss -ltnp 'sport = :{port}'` names it); \
+             stop it or choose another port"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need root, CAP_NET_BIND_SERVICE, or a socket from the service manager"
+                .to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
+        _ => "the system refused it".to_owned(),
+    };
+    Error::because(Kind::Bind, format!("cannot listen on {place}: {why}"), error)
+}
+
+fn bind_unix(name: String, path: &Path, mode: Option<u32>) -> Result<Listener, Error> {
+    let failed = |why: &str, error: io::Error| {
+        let text = format!("cannot listen on unix:{}: {why}", path.display());
+        Error::because(Kind::Bind, text, error)
+    };
+    clear_stale(path)?;
+    let bound = (|| {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        if let Some(mode) = mode {
+            // Before the bind, so that the path never has a wider mode than asked for.
+            fchmod(&socket, Mode::from_raw_mode(mode))?;
+        }
+        socket.bind(&SockAddr::unix(path)?)?;
+        if let Some(mode) = mode {
+            // And after it, for the bits that the umask took away.
+            chmod(path, Mode::from_raw_mode(mode))?;
+        }
+        socket.listen(BACKLOG)?;
+        Ok(socket)
+    })();
+    let socket = bound.map_err(|error: io::Error| {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => "its directory does not exist",
+            io::ErrorKind::PermissionDenied => "its directory may not be written to",
+            io::ErrorKind::InvalidInput => "the path is longer than a socket's may be (107 bytes)",
+            _ => "the system refused it",
+        };
+        failed(why, error)
+    })?;
+    let guard = BoundPath::of(path).map_err(|e| failed("it vanished at once", e))?;
+    Ok(Listener {
+        name,
+        local: Address::Unix(Some(path.to_owned())),
+        sockets: vec![socket],
+        path: Some(guard),
+    })
+}
+
+/// Removes what a dead server left at `path`; anything else there is an error.
+fn clear_stale(path: &Path) -> Result<(), Error> {
+    let text = |why: &str| format!("cannot listen on unix:{}: {why}", path.display());
+    let Ok(found) = rustix::fs::lstat(path) else {
+        return Ok(());
+    };
+    if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
+        return Err(Error::new(
+            Kind::Bind,
+            text("something that is not a socket is there; remove it or choose another path"),
+        ));
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)
+        .and_then(|socket| socket.connect(&SockAddr::unix(path)?));
+    match probe {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => unlink(path)
+            .map_err(|e| Error::because(Kind::Bind, text("a dead socket cannot be removed"), e)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(()) => Err(Error::new(
+            Kind::Bind,
+            text("another server listens there; stop it or choose another path"),
+        )),
+        Err(error) => Err(Error::because(
+            Kind::Bind,
+            text("a socket is there and cannot be asked whether it is alive"),
+            error,
+        )),
+    }
+}
+
+fn adopt(name: String, socket: Socket) -> Result<Listener, Error> {
+    let failed =
+        |e: io::Error| Error::because(Kind::Bind, format!("cannot listen with {name}"), e);
+    if !socket.is_listener().map_err(failed)? {
+        return Err(Error::new(
+            Kind::Bind,
+            format!("cannot listen with {name}: the socket does not listen"),
+        ));
+    }
+    socket.set_nonblocking(true).map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?;
+    let local = match address.as_socket() {
+        Some(address) => Address::Tcp(address),
+        None => Address::Unix(address.as_pathname().map(Path::to_owned)),
+    };
+    Ok(Listener {
+        name,
+        local,
+        sockets: vec![socket],
+        path: None,
+    })
+}
+
+fn inherited() -> Result<Vec<Listener>, Error> {
+    let taken = curtsy_sys::inherited::take().map_err(|e| {
+        Error::because(Kind::Inherit, "cannot take the service manager's sockets", e)
+    })?;
+    if taken.is_empty() {
+        return Err(Error::new(
+            Kind::Inherit,
+            "no sockets were inherited: LISTEN_FDS is not set for this process; \
+             start it from a socket unit, or name an address to listen on",
+        ));
+    }
+    let mut seen = std::collections::HashMap::new();
+    taken
+        .into_iter()
+        .map(|inherited| {
+            // Several sockets of one unit come under one name.
+            let count = seen.entry(inherited.name.clone()).or_insert(0);
+            *count += 1;
+            let name = match *count {
+                1 => inherited.name,
+                n => format!("{}-{n}", inherited.name),
+            };
+            adopt(name, Socket::from(inherited.fd))
+        })
+        .collect()
+}
+
+/// A path that leads to a socket of ours, unlinked with this value.
+struct BoundPath {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl BoundPath {
+    fn of(path: &Path) -> io::Result<Self> {
+        let stat = stat(path)?;
+        // A relative path must be found again after a change of directory.
+        let path = std::path::absolute(path)?;
+        Ok(Self {
+            path,
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        })
+    }
+}
+
+impl Drop for BoundPath {
+    fn drop(&mut self) {
+        let ours = stat(&self.path)
+            .is_ok_and(|stat| stat.st_dev == self.device && stat.st_ino == self.inode);
+        if ours && let Err(error) = unlink(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
+        }
+    }
+}
+
+impl fmt::Debug for BoundPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BoundPath").field(&self.path).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ListenOn, bind_all};
+    use crate::Error;
+
+    fn bind(on: impl Into<ListenOn>, sockets: usize) -> Result<super::Listener, Error> {
+        bind_all(vec![on.into()], sockets).map(|mut bound| bound.remove(0))
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_the_way_out() {
+        let first = bind("127.0.0.1:0", 1).unwrap();
+        let address = first.local.to_string();
+        for sockets in [1, 2] {
+            let error = bind(address.as_str(), sockets).unwrap_err();
+            assert!(error.is_bind());
+            let text = error.to_string();
+            assert!(text.contains(&address) && text.contains("in use"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_shared_port_is_in_use_for_others() {
+        let first = bind("127.0.0.1:0", 2).unwrap();
+        assert_eq!(first.sockets.len(), 2);
+        let error = bind(first.local.to_string().as_str(), 2).unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
+    }
+
+    #[test]
+    fn a_unix_path_is_cleared_when_stale_and_removed_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        let text = format!("unix:{}?mode=600", path.display());
+
+        // What a killed server leaves behind.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let listener = bind(text.as_str(), 1).unwrap();
+        let mode = rustix::fs::stat(&path).unwrap().st_mode & 0o777;
+        assert_eq!(mode, 0o600);
+
+        let error = bind(text.as_str(), 1).unwrap_err();
+        assert!(error.to_string().contains("another server"), "{error}");
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_not_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "precious").unwrap();
+        let error = bind(path.to_str().unwrap(), 1).unwrap_err();
+        assert!(error.to_string().contains("not a socket"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_successors_socket_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        let listener = bind(path.to_str().unwrap(), 1).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let _successor = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        drop(listener);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn two_listeners_cannot_have_one_name() {
+        let error = bind_all(
+            vec![("a", "127.0.0.1:0").into(), ("a", "127.0.0.1:0").into()],
+            1,
+        )
+        .unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("\"a\""));
+    }
+}
