@@ -1,3 +1,94 @@
-//! The web framework of Curtsy: router, context, middleware, binding, rendering
+//! The web framework of Curtsy: router, context, middleware, binding, rendering.
+//!
+//! gin's product by Rust's habits. An [`Engine`] has routes; a route has handlers; a handler is an
+//! `async fn(c: &mut Context)` that reads the request from its [`Context`] and writes the answer
+//! into it. An engine is a tower service: Curtsy serves it, and so does everything that serves tower
+//! services. This crate knows no sockets.
+//!
+//! ```
+//! use curtsy_web::{Context, Engine, test::Client};
+//! use serde_json::json;
+//!
+//! async fn ping(c: &mut Context) {
+//!     c.json(200, &json!({ "message": "pong" }));
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let mut r = Engine::default(); // logger and recovery
+//! r.get("/ping", ping);
+//!
+//! let answer = Client::new(r).get("/ping").send().await;
+//! assert_eq!(answer.text(), r#"{"message":"pong"}"#);
+//! # });
+//! ```
+//!
+//! # Features
+//!
+//! | feature | default | brings |
+//! |---|---|---|
+//! | `html` | yes | templates: `c.html`, by minijinja |
+//! | `multipart` | yes | forms with files, by multer |
+//! | `validate` | yes | `Valid<T>`: rules checked after binding, by garde |
+//! | `websocket` | yes | `c.websocket`, by tokio-tungstenite |
+//! | `xml`, `yaml`, `toml`, `msgpack`, `protobuf` | no | one more format to bind and to render |
+//! | `full` | no | all of these |
 
 #![forbid(unsafe_code)]
+
+mod answer;
+mod basic_auth;
+mod bind;
+mod body;
+mod context;
+mod debug;
+mod dispatch;
+mod engine;
+mod error;
+mod form;
+mod group;
+mod handler;
+#[cfg(feature = "html")]
+mod html;
+mod input;
+mod json;
+mod logger;
+mod mode;
+#[cfg(feature = "multipart")]
+mod multipart;
+mod path;
+mod pattern;
+mod proxy;
+mod reader;
+mod recovery;
+mod render;
+mod router;
+mod settings;
+mod table;
+pub mod test;
+
+pub use answer::{Answer, Json, Reply};
+pub use basic_auth::{
+    BasicAuth, ErrorLogger, basic_auth, basic_auth_for_proxy, basic_auth_for_realm, error_logger,
+};
+#[cfg(feature = "validate")]
+pub use bind::Valid;
+pub use bind::{Bind, Format};
+pub use body::Body;
+pub use context::{Context, IntoStatus};
+pub use debug::announce;
+pub use engine::{Engine, ResponseFuture, RouteInfo};
+pub use error::{BoxError, Error, FieldError, Result};
+pub use form::Form;
+pub use group::RouterGroup;
+pub use handler::{BoxFuture, Call, Chain, Handler, IntoHandlers, Many, One};
+pub use logger::{LogParams, Logger};
+pub use mode::{Mode, listen_address};
+pub use proxy::platform;
+pub use recovery::{Panic, Recovery};
+pub use settings::{BODY_BYTES_MAX, SECURE_JSON_PREFIX, Settings};
+
+pub use cookie;
+pub use curtsy_lifecycle::{Address, ConnectionInfo, Draining};
+#[cfg(feature = "validate")]
+pub use garde;
+pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
