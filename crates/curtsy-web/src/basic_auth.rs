@@ -76,7 +76,10 @@ impl BasicAuth {
             (format!("Basic {encoded}").into_bytes(), name.to_owned())
         };
         let expected: Vec<_> = accounts.into_iter().map(account).collect();
-        assert!(!expected.is_empty(), "basic auth needs at least one account");
+        assert!(
+            !expected.is_empty(),
+            "basic auth needs at least one account"
+        );
         let realm = if realm.is_empty() { REALM } else { realm };
         let Ok(ask) = HeaderValue::from_str(&format!("Basic realm={realm:?}")) else {
             panic!("a header cannot hold the realm {realm:?}");
@@ -95,7 +98,10 @@ impl Accounts {
     fn user(&self, sent: &[u8]) -> Option<&str> {
         let mut found = None;
         for (expected, name) in &self.expected {
-            let differing = expected.iter().zip(sent).fold(0, |all, (a, b)| all | (a ^ b));
+            let differing = expected
+                .iter()
+                .zip(sent)
+                .fold(0, |all, (a, b)| all | (a ^ b));
             if expected.len() == sent.len() && differing == 0 {
                 found = Some(name.as_str());
             }

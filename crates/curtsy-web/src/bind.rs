@@ -242,9 +242,7 @@ impl Context {
                 toml::from_str(&text).map_err(malformed)?
             }
             #[cfg(feature = "msgpack")]
-            Format::MsgPack => {
-                rmp_serde::from_slice(&self.raw_data().await?).map_err(malformed)?
-            }
+            Format::MsgPack => rmp_serde::from_slice(&self.raw_data().await?).map_err(malformed)?,
             Format::Query => from_pairs(self.request.uri.query().unwrap_or("").as_bytes())?,
             Format::Form | Format::FormPost => {
                 let merged = format == Format::Form;

@@ -510,13 +510,61 @@ impl Context {
     /// What is said where no route is, if no handler said anything.
     fn write_default(&mut self) {
         let body = match self.target {
-            Target::Missing if self.status == StatusCode::NOT_FOUND => "404 page not found",
+            Target::Missing | Target::Absent if self.status == StatusCode::NOT_FOUND => {
+                "404 page not found"
+            }
             Target::Refused if self.status == StatusCode::METHOD_NOT_ALLOWED => {
                 "405 method not allowed"
             }
-            Target::Missing | Target::Refused | Target::Route(_) => return,
+            Target::Missing | Target::Absent | Target::Refused | Target::Route(_) => return,
         };
         self.write(self.status, "text/plain", body);
+    }
+
+    /// A context in the place of this one while this one is elsewhere.
+    pub(crate) fn hollow(&self, request: Parts) -> Self {
+        let mut hollow = Self::new(
+            Arc::clone(&self.engine),
+            request,
+            Body::empty(),
+            self.info.clone(),
+        );
+        hollow.target = self.target;
+        hollow.text = self.text.clone();
+        hollow.params = self.params;
+        hollow
+    }
+
+    /// Forgets that something was written: the answer has been taken out.
+    pub(crate) fn forget_answer(&mut self) {
+        self.written = false;
+        self.content_type = None;
+    }
+
+    /// Lets no further handler run, without calling it an abortion.
+    pub(crate) fn finish_chain(&mut self) {
+        if !self.is_aborted() {
+            self.index = u16::MAX - 1;
+        }
+    }
+
+    /// Answers as if there were no route: runs the engine's `no_route` handlers, else writes
+    /// `404 page not found`. The handlers after this one do not run.
+    pub async fn not_found(&mut self) {
+        self.status(StatusCode::NOT_FOUND);
+        let engine = Arc::clone(&self.engine);
+        let target = std::mem::replace(&mut self.target, Target::Absent);
+        let chain = &engine.route(Target::Absent).chain;
+        self.index = 0;
+        while let Some(link) = chain.get(usize::from(self.index)) {
+            link.run(self).await;
+            self.index = self.index.saturating_add(1);
+        }
+        if !self.written {
+            self.write_default();
+        }
+        self.target = target;
+        self.abort();
     }
 
     pub(crate) fn cold(&mut self) -> &mut Cold {
@@ -563,7 +611,6 @@ impl IntoStatus for u16 {
 
 impl IntoStatus for i32 {
     fn into_status(self) -> StatusCode {
-        u16::try_from(self)
-            .map_or(StatusCode::INTERNAL_SERVER_ERROR, u16::into_status)
+        u16::try_from(self).map_or(StatusCode::INTERNAL_SERVER_ERROR, u16::into_status)
     }
 }

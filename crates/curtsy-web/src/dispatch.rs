@@ -107,7 +107,10 @@ fn redirect(c: &Context) -> Option<Response<Body>> {
     if *method == Method::CONNECT || path == "/" || !path.starts_with('/') {
         return None;
     }
-    let found = |path: &str| tree.find(path, &mut crate::router::Params::default()).is_some();
+    let found = |path: &str| {
+        tree.find(path, &mut crate::router::Params::default())
+            .is_some()
+    };
     if table.settings.redirect_trailing_slash && found(&toggle_slash(path)) {
         // From the path as it came: an escaped slash must stay escaped.
         let raw = toggle_slash(c.request.uri.path());

@@ -104,10 +104,7 @@ impl<'r> RouterGroup<'r> {
         handlers: impl IntoHandlers<K>,
     ) -> Result<&mut Self, Error> {
         let upper = !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase());
-        let Some(method) = Method::from_bytes(method.as_bytes())
-            .ok()
-            .filter(|_| upper)
-        else {
+        let Some(method) = Method::from_bytes(method.as_bytes()).ok().filter(|_| upper) else {
             let message = format!("\"{method}\" is no method: capital letters are expected");
             return Err(Error::route(message));
         };

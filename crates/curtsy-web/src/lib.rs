@@ -44,6 +44,7 @@ mod debug;
 mod dispatch;
 mod engine;
 mod error;
+mod file;
 mod form;
 mod group;
 mod handler;
@@ -55,16 +56,23 @@ mod logger;
 mod mode;
 #[cfg(feature = "multipart")]
 mod multipart;
+mod negotiate;
 mod path;
 mod pattern;
 mod proxy;
+mod range;
 mod reader;
 mod recovery;
 mod render;
 mod router;
 mod settings;
+mod sse;
+mod static_files;
 mod table;
 pub mod test;
+mod tower;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 pub use answer::{Answer, Json, Reply};
 pub use basic_auth::{
@@ -83,12 +91,22 @@ pub use group::RouterGroup;
 pub use handler::{BoxFuture, Call, Chain, Handler, IntoHandlers, Many, One};
 pub use logger::{LogParams, Logger};
 pub use mode::{Mode, listen_address};
+#[cfg(feature = "multipart")]
+pub use multipart::{FormFile, MULTIPART_BYTES_MAX};
+pub use negotiate::Offer;
 pub use proxy::platform;
 pub use recovery::{Panic, Recovery};
 pub use settings::{BODY_BYTES_MAX, SECURE_JSON_PREFIX, Settings};
+pub use sse::Event;
+pub use static_files::{Embedded, StaticDir};
+pub use tower::{Layered, Rest};
+#[cfg(feature = "websocket")]
+pub use websocket::{CLOSE_WAIT, MESSAGE_BYTES_MAX, Message, WebSocket, WebSocketOptions};
 
 pub use cookie;
 pub use curtsy_lifecycle::{Address, ConnectionInfo, Draining};
 #[cfg(feature = "validate")]
 pub use garde;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+#[cfg(feature = "html")]
+pub use minijinja;

@@ -336,7 +336,10 @@ mod tests {
         ] {
             assert_eq!(go_duration(Duration::from_nanos(nanos)), text);
         }
-        assert_eq!(go_duration(rounded(Duration::from_nanos(1_234_567))), "1.23ms");
+        assert_eq!(
+            go_duration(rounded(Duration::from_nanos(1_234_567))),
+            "1.23ms"
+        );
         assert_eq!(go_duration(rounded(Duration::from_millis(63_456))), "1m0s");
     }
 }

@@ -159,7 +159,16 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_refused() {
-        for text in ["", "x", "1.2.3", "1.2.3.4/33", "1.2.3.4/+8", "::/129", "1.2.3.4/", "::ffff:1.2.3.4/8"] {
+        for text in [
+            "",
+            "x",
+            "1.2.3",
+            "1.2.3.4/33",
+            "1.2.3.4/+8",
+            "::/129",
+            "1.2.3.4/",
+            "::ffff:1.2.3.4/8",
+        ] {
             assert_eq!(Network::parse(text), None, "{text}");
             assert!(Proxies::parse([text]).unwrap_err().is_route());
         }

@@ -127,7 +127,9 @@ impl Recovery {
         let text = if panic.is_broken_pipe() {
             format!("[Recovery] the client is gone: {}\n", panic.message)
         } else {
-            let time = jiff::Zoned::now().strftime("%Y/%m/%d - %H:%M:%S").to_string();
+            let time = jiff::Zoned::now()
+                .strftime("%Y/%m/%d - %H:%M:%S")
+                .to_string();
             let head = match Mode::current() {
                 Mode::Debug => head(c),
                 Mode::Release | Mode::Test => String::new(),
@@ -202,7 +204,11 @@ fn poll_catching<F: Future + ?Sized>(
 
 /// The request's head as it came, without its secrets.
 fn head(c: &Context) -> String {
-    let secret = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
+    let secret = [
+        header::AUTHORIZATION,
+        header::PROXY_AUTHORIZATION,
+        header::COOKIE,
+    ];
     let mut head = format!("{} {} {:?}\n", c.method(), c.uri(), c.version());
     for (name, value) in c.headers() {
         let name_text = capitalized(name.as_str());
@@ -240,7 +246,11 @@ fn install_hook() {
                 return before(info);
             }
             let location = info.location().map(ToString::to_string);
-            let backtrace = Backtrace::force_capture().to_string();
+            // To find the names costs milliseconds: who must not pay sets RUST_BACKTRACE=0.
+            let backtrace = match std::env::var_os("RUST_BACKTRACE") {
+                Some(off) if off == "0" => String::new(),
+                Some(_) | None => Backtrace::force_capture().to_string(),
+            };
             PLACE.set(Some((location.unwrap_or_default(), backtrace)));
         }));
     });

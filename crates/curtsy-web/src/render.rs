@@ -219,7 +219,9 @@ impl Context {
             "cannot redirect with status {status}"
         );
         let Ok(value) = HeaderValue::from_str(location) else {
-            return self.fail(Error::render("a location with bytes that HTTP does not allow"));
+            return self.fail(Error::render(
+                "a location with bytes that HTTP does not allow",
+            ));
         };
         self.header(header::LOCATION, value);
         match crate::dispatch::redirect_body(self.method(), status, location) {

@@ -7,10 +7,10 @@
 
 use crate::error::Error;
 use crate::handler::{Chain, Link};
-use crate::settings::Settings;
 use crate::pattern::Pattern;
 use crate::proxy::Proxies;
 use crate::router::{Node, Params, RouteId};
+use crate::settings::Settings;
 use http::Method;
 use std::any::{Any, TypeId};
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub(crate) struct Table {
     pub(crate) missing: Route,
     /// What runs when the path has routes, but not for this method.
     pub(crate) refused: Route,
+    /// What runs when a route itself says that there is nothing.
+    absent: Route,
     state: Vec<(TypeId, Arc<dyn Any + Send + Sync>)>,
     #[cfg(feature = "html")]
     pub(crate) templates: Option<Arc<crate::html::Templates>>,
@@ -55,6 +57,8 @@ pub(crate) enum Target {
     Route(RouteId),
     Missing,
     Refused,
+    /// A route found nothing to answer with: `no_route` without the middleware, which has run.
+    Absent,
 }
 
 impl Table {
@@ -69,6 +73,7 @@ impl Table {
             no_method: Vec::new(),
             missing: Route::pseudo(&[], &[]),
             refused: Route::pseudo(&[], &[]),
+            absent: Route::pseudo(&[], &[]),
             state: Vec::new(),
             #[cfg(feature = "html")]
             templates: None,
@@ -101,15 +106,11 @@ impl Table {
     pub(crate) fn refresh(&mut self) {
         self.missing = Route::pseudo(&self.middleware, &self.no_route);
         self.refused = Route::pseudo(&self.middleware, &self.no_method);
+        self.absent = Route::pseudo(&[], &self.no_route);
     }
 
     #[inline]
-    pub(crate) fn find(
-        &self,
-        method: &Method,
-        path: &str,
-        params: &mut Params,
-    ) -> Option<RouteId> {
+    pub(crate) fn find(&self, method: &Method, path: &str, params: &mut Params) -> Option<RouteId> {
         self.tree(method)?.find(path, params)
     }
 
@@ -138,6 +139,7 @@ impl Table {
             Target::Route(id) => &self.routes[id as usize],
             Target::Missing => &self.missing,
             Target::Refused => &self.refused,
+            Target::Absent => &self.absent,
         }
     }
 
