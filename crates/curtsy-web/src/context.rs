@@ -216,13 +216,11 @@ impl Context {
     pub(crate) fn fail(&mut self, mut error: Error) {
         self.abort();
         let status = error.status();
-        if !error.is_recorded() || !self.written {
-            let json = error.to_json();
-            // A `bind_*` has set the status, but nobody has explained it yet.
-            if self.answer.bytes().is_some_and(<[u8]>::is_empty) {
-                self.written = false;
-                self.json(status, &json);
-            }
+        // A `bind_*` has set the status, but nobody has explained it yet.
+        let unexplained = error.is_recorded() && self.answer.bytes().is_some_and(<[u8]>::is_empty);
+        if !self.written || unexplained {
+            self.written = false;
+            self.json(status, &error.to_json());
         }
         if error.is_recorded() {
             return;

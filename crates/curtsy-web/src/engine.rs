@@ -139,6 +139,22 @@ impl Engine {
         self.0.routes().iter().map(info).collect()
     }
 
+    /// The pattern of the route that a path has for a method, if it has one. Allocates nothing.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Engine, Method};
+    ///
+    /// let mut r = Engine::new();
+    /// r.get("/user/:name", async |c: &mut Context| c.string(200, "user"));
+    /// assert_eq!(r.route_of(&Method::GET, "/user/ann"), Some("/user/:name"));
+    /// assert_eq!(r.route_of(&Method::GET, "/user"), None);
+    /// ```
+    pub fn route_of(&self, method: &Method, path: &str) -> Option<&str> {
+        let mut params = crate::router::Params::default();
+        let id = self.0.find(method, path, &mut params)?;
+        Some(&self.0.route(crate::table::Target::Route(id)).pattern)
+    }
+
     /// Sets which peers are believed when they say for whom they speak: addresses (`10.0.0.1`) and
     /// networks (`10.0.0.0/8`, `fd00::/8`). None at all: `set_trusted_proxies([])`.
     ///

@@ -39,6 +39,7 @@ mod answer;
 mod basic_auth;
 mod bind;
 mod body;
+mod compiled;
 mod context;
 mod debug;
 mod dispatch;

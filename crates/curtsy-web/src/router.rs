@@ -1,8 +1,11 @@
-//! The tree that finds a route by its path: a radix tree with gin's rules.
+//! The tree that holds a method's routes: a radix tree with gin's rules.
 //!
 //! At each place a static continuation is tried first, then `:param`, then `*catch-all`; what turns
 //! out wrong further down is undone and the next one tried. A match allocates nothing: parameters
 //! are ranges into the path.
+//!
+//! This is the form that grows; what answers requests is its [`Compiled`] form, made from it when
+//! it is first asked after a change.
 //!
 //! Invariants:
 //! - One place has at most one `:name` and at most one `*name`; another name there is refused, and
@@ -13,9 +16,10 @@
 //! Deliberately absent: methods (one tree each, see `table`), redirects, removing a route. Why not
 //! an existing crate: `docs/decisions/0101-router.md`.
 
+use crate::compiled::Compiled;
 use crate::error::Error;
 use crate::pattern::{PARAMS_MAX, Pattern, Piece};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The number of a route in its table.
 pub(crate) type RouteId = u32;
@@ -38,8 +42,22 @@ impl Params {
         Some(usize::from(start)..usize::from(end))
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         usize::from(self.len)
+    }
+
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Forgets the values after the first `len`.
+    #[inline]
+    pub(crate) fn truncate(&mut self, len: usize) {
+        if len < self.len() {
+            self.len = u8::try_from(len).unwrap_or(self.len);
+        }
     }
 
     /// Adds a value. Out of bounds is impossible for a tree's own patterns and paths: both are
@@ -55,39 +73,46 @@ impl Params {
     }
 }
 
+/// A method's routes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tree {
+    root: Node,
+    compiled: OnceLock<Compiled>,
+}
+
 /// A node of the tree: static bytes, and what may follow them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Node {
-    prefix: Box<[u8]>,
-    route: Option<Leaf>,
+    pub(crate) prefix: Box<[u8]>,
+    pub(crate) route: Option<Leaf>,
     /// The first byte of each static child, in the children's order.
     first: Vec<u8>,
-    children: Vec<Node>,
-    param: Option<Box<Param>>,
-    catch_all: Option<Box<CatchAll>>,
+    pub(crate) children: Vec<Node>,
+    pub(crate) param: Option<Box<Param>>,
+    pub(crate) catch_all: Option<Box<CatchAll>>,
 }
 
 #[derive(Clone, Debug)]
-struct Leaf {
-    id: RouteId,
+pub(crate) struct Leaf {
+    pub(crate) id: RouteId,
     pattern: Arc<str>,
 }
 
 #[derive(Clone, Debug)]
-struct Param {
+pub(crate) struct Param {
     name: Box<str>,
     /// The pattern that brought the name here.
     pattern: Arc<str>,
-    node: Node,
+    pub(crate) node: Node,
 }
 
 #[derive(Clone, Debug)]
-struct CatchAll {
+pub(crate) struct CatchAll {
     name: Box<str>,
-    leaf: Leaf,
+    pub(crate) leaf: Leaf,
 }
 
-impl Node {
+impl Tree {
     /// Adds a route, or says which one it collides with. After a refusal the tree finds what it
     /// found before.
     pub(crate) fn insert(&mut self, pattern: &Pattern, id: RouteId) -> Result<(), Error> {
@@ -95,27 +120,35 @@ impl Node {
             id,
             pattern: pattern.text.as_str().into(),
         };
-        self.insert_pieces(&pattern.pieces, leaf)
+        self.compiled = OnceLock::new();
+        self.root.insert_pieces(&pattern.pieces, leaf)
     }
 
     /// The route of `path`. `params` has its values afterwards; without a route it is empty.
     #[inline]
     pub(crate) fn find(&self, path: &str, params: &mut Params) -> Option<RouteId> {
-        params.len = 0;
-        self.find_from(path.as_bytes(), 0, params)
+        params.clear();
+        let compiled = self.compiled.get_or_init(|| Compiled::new(&self.root));
+        let found = compiled.find(path.as_bytes(), params);
+        if found.is_none() {
+            params.clear();
+        }
+        found
     }
 
     /// The path of a route that differs from `path` only in the case of ASCII letters, if there is
     /// one. Values of wildcards keep their case.
     pub(crate) fn find_folded(&self, path: &str) -> Option<String> {
         let mut found = Vec::with_capacity(path.len());
-        if self.fold_from(path.as_bytes(), 0, &mut found) {
+        if self.root.fold_from(path.as_bytes(), 0, &mut found) {
             String::from_utf8(found).ok()
         } else {
             None
         }
     }
+}
 
+impl Node {
     fn insert_pieces(&mut self, pieces: &[Piece], leaf: Leaf) -> Result<(), Error> {
         let Some((piece, rest)) = pieces.split_first() else {
             if let Some(other) = &self.route {
@@ -199,41 +232,6 @@ impl Node {
         self.children.push(child);
     }
 
-    fn find_from(&self, path: &[u8], at: usize, params: &mut Params) -> Option<RouteId> {
-        let rest = path[at..].strip_prefix(&*self.prefix)?;
-        let at = path.len() - rest.len();
-        let Some(byte) = rest.first() else {
-            if let Some(leaf) = &self.route {
-                return Some(leaf.id);
-            }
-            return self.take_rest(path, at, params);
-        };
-        if let Some(index) = self.first.iter().position(|first| first == byte)
-            && let Some(id) = self.children[index].find_from(path, at, params)
-        {
-            return Some(id);
-        }
-        if let Some(param) = &self.param {
-            let len = segment_len(rest);
-            if len > 0 {
-                let mark = params.len;
-                params.push(at, at + len);
-                if let Some(id) = param.node.find_from(path, at + len, params) {
-                    return Some(id);
-                }
-                params.len = mark;
-            }
-        }
-        self.take_rest(path, at, params)
-    }
-
-    /// A catch-all's value begins with the slash before it.
-    fn take_rest(&self, path: &[u8], at: usize, params: &mut Params) -> Option<RouteId> {
-        let catch_all = self.catch_all.as_ref()?;
-        params.push(at - 1, path.len());
-        Some(catch_all.leaf.id)
-    }
-
     fn fold_from(&self, path: &[u8], at: usize, found: &mut Vec<u8>) -> bool {
         let end = at + self.prefix.len();
         if !path
@@ -273,7 +271,7 @@ impl Node {
 }
 
 #[inline]
-fn segment_len(rest: &[u8]) -> usize {
+pub(crate) fn segment_len(rest: &[u8]) -> usize {
     rest.iter()
         .position(|&byte| byte == b'/')
         .unwrap_or(rest.len())

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::handler::{Chain, Link};
 use crate::pattern::Pattern;
 use crate::proxy::Proxies;
-use crate::router::{Node, Params, RouteId};
+use crate::router::{Params, RouteId, Tree};
 use crate::settings::Settings;
 use http::Method;
 use std::any::{Any, TypeId};
@@ -25,7 +25,7 @@ pub(crate) struct Table {
     pub(crate) settings: Settings,
     pub(crate) proxies: Proxies,
     /// One tree for each method, in the order of their first registration.
-    trees: Vec<(Method, Node)>,
+    trees: Vec<(Method, Tree)>,
     routes: Vec<Route>,
     /// The engine's own middleware.
     pub(crate) middleware: Vec<Link>,
@@ -87,7 +87,7 @@ impl Table {
         };
         let known = self.trees.iter().position(|(of, _)| of == method);
         let known = known.unwrap_or_else(|| {
-            self.trees.push((method.clone(), Node::default()));
+            self.trees.push((method.clone(), Tree::default()));
             self.trees.len() - 1
         });
         let tree = &mut self.trees[known].1;
@@ -115,7 +115,7 @@ impl Table {
     }
 
     #[inline]
-    pub(crate) fn tree(&self, method: &Method) -> Option<&Node> {
+    pub(crate) fn tree(&self, method: &Method) -> Option<&Tree> {
         self.trees
             .iter()
             .find(|(of, _)| of == method)

@@ -40,7 +40,11 @@ impl Passage {
     }
 }
 
-impl Service<Request<Body>> for Rest {
+impl<R> Service<Request<R>> for Rest
+where
+    R: http_body::Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -49,8 +53,9 @@ impl Service<Request<Body>> for Rest {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<R>) -> Self::Future {
         Box::pin(async move {
+            let request = request.map(Body::new);
             let passage = request.extensions().get::<Passage>().cloned();
             let taken = passage.as_ref().and_then(Passage::take);
             let (Some(passage), Some(mut c)) = (passage, taken) else {
