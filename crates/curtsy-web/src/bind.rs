@@ -418,22 +418,22 @@ fn encode<'p>(pairs: impl Iterator<Item = (&'p str, &'p str)>) -> String {
 
 /// JSON into a value. Only if that fails it is read once more, slower, to find out where.
 fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).or_else(|error| {
+    serde_json::from_slice(bytes).map_err(|error| {
         let mut slow = serde_json::Deserializer::from_slice(bytes);
         match serde_path_to_error::deserialize::<_, T>(&mut slow) {
-            Err(located) => Err(misfit(&located)),
+            Err(located) => misfit(&located),
             // The value itself was fine: something follows it.
-            Ok(_) => Err(malformed(error)),
+            Ok(_) => malformed(error),
         }
     })
 }
 
 fn from_pairs<T: DeserializeOwned>(pairs: &[u8]) -> Result<T, Error> {
-    serde_html_form::from_bytes(pairs).or_else(|error| {
+    serde_html_form::from_bytes(pairs).map_err(|error| {
         let slow = serde_html_form::Deserializer::from_bytes(pairs);
         match serde_path_to_error::deserialize::<_, T>(slow) {
-            Err(located) => Err(misfit(&located)),
-            Ok(_) => Err(malformed(error)),
+            Err(located) => misfit(&located),
+            Ok(_) => malformed(error),
         }
     })
 }

@@ -177,8 +177,8 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Incoming(_, hint) => hint.clone(),
-            Kind::Boxed(boxed) => boxed.hint.clone(),
+            Kind::Incoming(_, hint) => *hint,
+            Kind::Boxed(boxed) => boxed.hint,
         }
     }
 }

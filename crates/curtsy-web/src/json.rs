@@ -68,7 +68,7 @@ impl<F: Formatter> Formatter for Escaping<F> {
         W: io::Write + ?Sized,
     {
         let special = |byte: &u8| matches!(byte, b'<' | b'>' | b'&' | 0xE2);
-        if !text.as_bytes().iter().any(|byte| special(byte)) {
+        if !text.as_bytes().iter().any(special) {
             return w.write_all(text.as_bytes());
         }
         let mut plain = 0;

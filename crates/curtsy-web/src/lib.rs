@@ -111,3 +111,9 @@ pub use garde;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 #[cfg(feature = "html")]
 pub use minijinja;
+
+/// The guides' examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/from-gin.md")]
+#[doc = include_str!("../../../docs/from-axum.md")]
+struct Guides;

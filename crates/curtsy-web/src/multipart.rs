@@ -133,14 +133,12 @@ impl Context {
     /// The first file of a field.
     ///
     /// ```
-    /// # use curtsy_web::{Context, Engine, Result};
-    /// async fn upload(c: &mut Context) -> Result {
-    ///     let form = c.multipart_form().await?;
-    ///     let Some(file) = form.file("avatar") else {
-    ///         return Ok(c.string(400, "no avatar"));
-    ///     };
+    /// # use curtsy_web::{Context, Engine, Error};
+    /// async fn upload(c: &mut Context) -> Result<(), Error> {
+    ///     let file = c.form_file("avatar").await?;
     ///     let text = format!("{} has {} bytes", file.file_name(), file.size());
-    ///     Ok(c.string(200, text))
+    ///     c.string(200, text);
+    ///     Ok(())
     /// }
     /// # Engine::new().post("/", upload);
     /// ```
@@ -250,13 +248,11 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn refused(error: multer::Error) -> Error {
-    match &error {
-        multer::Error::StreamSizeExceeded { .. } | multer::Error::FieldSizeExceeded { .. } => {
-            let message = format!("the form is larger than {MULTIPART_BYTES_MAX} bytes");
-            Error::bind(message).with_status(StatusCode::PAYLOAD_TOO_LARGE)
-        }
-        _ => Error::bind("the form is malformed").with_cause(error),
+    if matches!(error, multer::Error::StreamSizeExceeded { .. }) {
+        let message = format!("the form is larger than {MULTIPART_BYTES_MAX} bytes");
+        return Error::bind(message).with_status(StatusCode::PAYLOAD_TOO_LARGE);
     }
+    Error::bind("the form is malformed").with_cause(error)
 }
 
 /// The last part of a name, without what file systems or terminals could take amiss.

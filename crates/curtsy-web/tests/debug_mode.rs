@@ -1,5 +1,7 @@
 //! What is said in debug mode only. A program of its own: the mode is the process's.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use curtsy_web::test::Client;
 use curtsy_web::{Context, Engine, Mode, Recovery};
 use std::io::Write;

@@ -234,7 +234,9 @@ enum Rank {
 }
 
 /// How a pattern matches: what kind of thing it has at each segment, and the values.
-fn matches(pattern: &str, path: &str) -> Option<(Vec<Rank>, Vec<(String, String)>)> {
+type Match = (Vec<Rank>, Vec<(String, String)>);
+
+fn matches(pattern: &str, path: &str) -> Option<Match> {
     let mut ranks = Vec::new();
     let mut values = Vec::new();
     let mut segments = path[1..].split('/');

@@ -19,7 +19,8 @@ async fn the_engine_is_a_service_for_any_body() {
     r.post("/:x", async |c: &mut Context| -> curtsy_web::Result {
         let body = c.raw_data().await?;
         let text = format!("{} {}", c.param("x"), body.len());
-        Ok(c.string(200, text))
+        c.string(200, text);
+        Ok(())
     });
     let request = Request::post("/a").body(Full::from("12345")).unwrap();
     let response = r.oneshot(request).await.unwrap();
@@ -168,4 +169,25 @@ async fn engines_nest_and_errors_are_500() {
         (failed.status(), failed.text().contains("secret")),
         (500, false)
     );
+}
+
+#[tokio::test]
+async fn axum_inside_and_outside() {
+    use axum::extract::Path;
+    use axum::routing::get;
+
+    let show = async |Path(id): Path<u32>| format!("axum {id}");
+    let mut r = engine();
+    r.get("/user/:id", echo);
+    r.mount("/", axum::Router::new().route("/old/{id}", get(show)));
+    let client = Client::new(r.clone());
+    assert_eq!(client.get("/old/7").send().await.text(), "axum 7");
+    assert_eq!(client.get("/user/7").send().await.text(), "/user/:id id=7");
+    assert_eq!(client.get("/none").send().await.status(), 404);
+
+    let outside = axum::Router::new().fallback_service(r);
+    let request = Request::get("/user/8").body(Body::empty()).unwrap();
+    let response = outside.oneshot(request).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "/user/:id id=8");
 }
