@@ -71,7 +71,8 @@ impl Context {
             let form = match self.content_type().to_ascii_lowercase().as_str() {
                 "application/x-www-form-urlencoded" => Form {
                     values: parse(&self.raw_data().await?),
-                    ..Form::default()
+                    #[cfg(feature = "multipart")]
+                    files: Vec::new(),
                 },
                 #[cfg(feature = "multipart")]
                 "multipart/form-data" => self.read_multipart().await?,

@@ -3,10 +3,11 @@
 //! As in gin a template's name is its file's name without directories, and in debug mode files are
 //! read anew for each answer. Values are escaped in every template but those named `.txt`.
 
-use crate::context::{Context, IntoStatus};
+use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::mode::Mode;
+use crate::response::IntoStatus;
 use minijinja::{AutoEscape, Environment};
 use serde::Serialize;
 use std::path::{Path, PathBuf};

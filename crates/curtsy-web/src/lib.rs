@@ -22,6 +22,19 @@
 //! # });
 //! ```
 //!
+//! # Middleware
+//!
+//! [`Logger`], [`Recovery`], [`basic_auth`] and [`error_logger`] are here; what the field has already
+//! comes as a tower layer: `r.layer(..)`.
+//!
+//! | wanted | layer of tower-http |
+//! |---|---|
+//! | CORS | `cors::CorsLayer` |
+//! | gzip, br, zstd | `compression::CompressionLayer` |
+//! | a request id | `request_id::SetRequestIdLayer`, `PropagateRequestIdLayer` |
+//! | a time limit | `timeout::TimeoutLayer` |
+//! | a limit for bodies | `limit::RequestBodyLimitLayer` |
+//!
 //! # Features
 //!
 //! | feature | default | brings |
@@ -65,6 +78,7 @@ mod range;
 mod reader;
 mod recovery;
 mod render;
+mod response;
 mod router;
 mod settings;
 mod sse;
@@ -83,7 +97,7 @@ pub use basic_auth::{
 pub use bind::Valid;
 pub use bind::{Bind, Format};
 pub use body::Body;
-pub use context::{Context, IntoStatus};
+pub use context::Context;
 pub use debug::announce;
 pub use engine::{Engine, ResponseFuture, RouteInfo};
 pub use error::{BoxError, Error, FieldError, Result};
@@ -97,6 +111,7 @@ pub use multipart::{FormFile, MULTIPART_BYTES_MAX};
 pub use negotiate::Offer;
 pub use proxy::platform;
 pub use recovery::{Panic, Recovery};
+pub use response::IntoStatus;
 pub use settings::{BODY_BYTES_MAX, SECURE_JSON_PREFIX, Settings};
 pub use sse::Event;
 pub use static_files::{Embedded, StaticDir};

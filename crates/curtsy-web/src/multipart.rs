@@ -166,11 +166,12 @@ impl Context {
 
     pub(crate) async fn read_multipart(&mut self) -> Result<Form, Error> {
         let boundary = multer::parse_boundary(self.get_header("content-type")).map_err(refused)?;
-        let mut memory = self.engine.settings.max_multipart_memory;
+        let limit = self.engine.settings.max_multipart_memory;
+        let mut memory = Memory { left: limit, limit };
         let body: Body = self.take_body();
         let stream = BodyDataStream::new(body.map_err(io::Error::other));
-        let limit = multer::SizeLimit::new().whole_stream(MULTIPART_BYTES_MAX);
-        let limits = multer::Constraints::new().size_limit(limit);
+        let whole = multer::SizeLimit::new().whole_stream(MULTIPART_BYTES_MAX);
+        let limits = multer::Constraints::new().size_limit(whole);
         let mut parts = multer::Multipart::with_constraints(stream, boundary, limits);
         let mut form = Form::default();
         let mut count = 0;
@@ -185,11 +186,17 @@ impl Context {
     }
 }
 
-/// Reads one part; `memory` is how many bytes may still be kept in memory.
+/// How many bytes of a form may still be kept in memory, and how many there were.
+struct Memory {
+    left: usize,
+    limit: usize,
+}
+
+/// Reads one part.
 async fn read_part(
     mut part: multer::Field<'_>,
     form: &mut Form,
-    memory: &mut usize,
+    memory: &mut Memory,
 ) -> Result<(), Error> {
     let field = part.name().unwrap_or_default().to_owned();
     let raw_name = part.file_name().map(ToOwned::to_owned);
@@ -199,13 +206,13 @@ async fn read_part(
     let mut size = 0;
     while let Some(chunk) = part.chunk().await.map_err(refused)? {
         size += chunk.len() as u64;
-        if spilled.is_none() && chunk.len() <= *memory {
-            *memory -= chunk.len();
+        if spilled.is_none() && chunk.len() <= memory.left {
+            memory.left -= chunk.len();
             kept.extend_from_slice(&chunk);
             continue;
         }
         if raw_name.is_none() {
-            return Err(Error::too_large(kept.len()));
+            return Err(Error::too_large(memory.limit));
         }
         let before = std::mem::take(&mut kept);
         spilled = Some(

@@ -1,7 +1,8 @@
 //! The answer's format by what the client accepts.
 
-use crate::context::{Context, IntoStatus};
+use crate::context::Context;
 use crate::error::Error;
+use crate::response::IntoStatus;
 use http::{StatusCode, header};
 use serde::Serialize;
 

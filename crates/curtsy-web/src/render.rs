@@ -4,9 +4,10 @@
 //! cannot be written is answered with 500 and noted in [`Context::errors`].
 
 use crate::body::Body;
-use crate::context::{Context, IntoStatus};
+use crate::context::Context;
 use crate::error::{BoxError, Error};
 use crate::json;
+use crate::response::IntoStatus;
 use bytes::Bytes;
 use cookie::{Cookie, SameSite};
 use futures_core::Stream;

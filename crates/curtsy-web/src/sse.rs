@@ -1,8 +1,9 @@
 //! Server-sent events: a stream of small texts that ends when the server drains.
 
 use crate::body::Body;
-use crate::context::{Context, IntoStatus};
+use crate::context::Context;
 use crate::error::Error;
+use crate::response::IntoStatus;
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::StreamExt;

@@ -21,6 +21,21 @@ impl Write for Log {
 }
 
 #[tokio::test]
+async fn templates_are_read_anew() {
+    Mode::set(Mode::Debug);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("page.html");
+    std::fs::write(&file, "one").unwrap();
+    let mut r = Engine::new();
+    r.load_html_files(&[&file]).unwrap();
+    r.get("/", async |c: &mut Context| c.html(200, "page.html", &()));
+    let client = Client::new(r);
+    assert_eq!(client.get("/").send().await.text(), "one");
+    std::fs::write(&file, "two").unwrap();
+    assert_eq!(client.get("/").send().await.text(), "two");
+}
+
+#[tokio::test]
 async fn a_panic_shows_the_head_without_its_secrets() {
     Mode::set(Mode::Debug);
     let log = Log::default();
