@@ -1,2 +1,54 @@
 //! The `curtsy` command.
-fn main() {}
+//!
+//! Exit codes: 0 the server drained, 1 it could not start or serve, 2 usage, 3 the deadline
+//! passed (or a second signal came) and stragglers were cut.
+
+#![forbid(unsafe_code)]
+
+mod demo;
+mod duration;
+mod progress;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// An HTTP server for the whole life of a service: start, serve, reload, restart, switch, stop,
+/// without losing one request.
+///
+/// Without a command it runs the demo.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+#[command(after_help = "Examples:\n  \
+    curtsy                                  the demo on 127.0.0.1:9000\n  \
+    curtsy demo --listen :8080 --linger 0s  on every address, stopping as Go's servers do\n  \
+    curl 'http://127.0.0.1:9000/slow?ms=5000' & kill -TERM $(pidof curtsy)")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a server to try everything on.
+    Demo(demo::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("CURTSY_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .init();
+    let command = arguments
+        .command
+        .unwrap_or_else(|| Command::Demo(demo::Arguments::default()));
+    match command {
+        Command::Demo(arguments) => demo::run(arguments),
+    }
+}

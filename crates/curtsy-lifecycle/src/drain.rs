@@ -166,6 +166,11 @@ impl Drain {
         self.drain_at.map(|at| at + self.policy.deadline)
     }
 
+    /// Whether everything is being closed without further ado.
+    pub fn is_cut(&self) -> bool {
+        self.cut.is_some()
+    }
+
     /// When it next wants a [`DrainEvent::Tick`].
     pub fn next_tick(&self) -> Option<Moment> {
         match self.phase {

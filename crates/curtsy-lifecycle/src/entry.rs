@@ -9,12 +9,12 @@ use crate::moment::Moment;
 use crate::record::Record;
 use crate::report::Straggler;
 use crate::state::{Event, State, Step};
-use atomic_waker::AtomicWaker;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
 
 /// An address that a connection comes from or goes to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -95,7 +95,7 @@ pub struct Entry {
     sent: AtomicU64,
     request: Record,
     killed: AtomicBool,
-    waker: AtomicWaker,
+    waker: Mutex<Option<Waker>>,
 }
 
 impl Entry {
@@ -109,7 +109,7 @@ impl Entry {
             sent: AtomicU64::new(0),
             request: Record::new(),
             killed: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
+            waker: Mutex::new(None),
         }
     }
 
@@ -205,7 +205,7 @@ impl Entry {
     /// Asks for the connection's end at once, whatever it is doing, and wakes who serves it.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::Release);
-        self.waker.wake();
+        self.wake();
     }
 
     /// Whether its end was asked for.
@@ -214,9 +214,25 @@ impl Entry {
         self.killed.load(Ordering::Acquire)
     }
 
-    /// The waker of whoever serves the connection.
-    pub fn waker(&self) -> &AtomicWaker {
-        &self.waker
+    /// Says whom to wake. Once is enough for a task, whose waker stays the same.
+    pub fn watch(&self, waker: &Waker) {
+        let mut kept = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.as_mut() {
+            Some(kept) => kept.clone_from(waker),
+            None => *kept = Some(waker.clone()),
+        }
+    }
+
+    /// Wakes whoever serves the connection, to look at what it was told.
+    pub fn wake(&self) {
+        let waker = self
+            .waker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// What a report says of it, or `None` if nobody would miss it.

@@ -74,7 +74,7 @@ impl Ledger {
         // Not under the lock: a woken task may run elsewhere at once and want to leave.
         let entries: Vec<_> = self.entries().iter().map(|(_, e)| e.clone()).collect();
         for entry in entries {
-            entry.waker().wake();
+            entry.wake();
         }
     }
 

@@ -70,9 +70,7 @@ impl FromStr for ListenAddress {
         let wrong = |why: &str| {
             Error::new(
                 Kind::Address,
-                format!(
-                    "cannot listen on {text:?}: {why}; write HOST:PORT, :PORT or unix:/PATH"
-                ),
+                format!("cannot listen on {text:?}: {why}; write HOST:PORT, :PORT or unix:/PATH"),
             )
         };
         if let Some(path) = text.strip_prefix("unix:") {
@@ -87,7 +85,9 @@ impl FromStr for ListenAddress {
         if let Ok(port) = text.parse::<u16>() {
             return Ok(Self::Tcp(everywhere(port)));
         }
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("it has no port"))?;
+        let (host, port) = text
+            .rsplit_once(':')
+            .ok_or_else(|| wrong("it has no port"))?;
         let port = match port {
             "http" => 80,
             "https" => 443,
@@ -100,11 +100,10 @@ impl FromStr for ListenAddress {
             name if name.contains([':', '[', ']', '/', ' ']) => {
                 Err(wrong("its host is not a name or an address"))
             }
-            name => Ok(name
-                .parse::<IpAddr>()
-                .map_or_else(|_| Self::Name(name.to_owned(), port), |ip| {
-                    Self::Tcp(SocketAddr::new(ip, port))
-                })),
+            name => Ok(name.parse::<IpAddr>().map_or_else(
+                |_| Self::Name(name.to_owned(), port),
+                |ip| Self::Tcp(SocketAddr::new(ip, port)),
+            )),
         }
     }
 }
@@ -181,7 +180,13 @@ mod tests {
             assert_eq!(address.to_string(), expected, "{text}");
         }
         let with_mode: ListenAddress = "unix:/run/a.sock?mode=660".parse().unwrap();
-        assert!(matches!(with_mode, ListenAddress::Unix { mode: Some(0o660), .. }));
+        assert!(matches!(
+            with_mode,
+            ListenAddress::Unix {
+                mode: Some(0o660),
+                ..
+            }
+        ));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// The current moment, to a few milliseconds. All moments of one machine are comparable until it
 /// is restarted.
 #[inline]
-pub fn now() -> Moment {
+pub(crate) fn now() -> Moment {
     let time = clock_gettime(ClockId::MonotonicCoarse);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);

@@ -1,4 +1,44 @@
-//! x
+//! An HTTP server whose stop, restart and reload lose no request.
+//!
+//! hyper speaks the protocol; this crate is what is around it: listeners, accepting, the exact
+//! state of every connection, parking, limits, and the drain.
+//!
+//! Most programs depend on the `curtsy` crate, which re-exports all of this.
+//!
+//! Deliberately absent: an HTTP parser, routing, and anything that blocks.
+
 #![forbid(unsafe_code)]
-mod address; mod clock; mod error; mod limits; mod listener;
-pub use address::ListenAddress; pub use error::Error; pub use limits::Limits; pub use listener::ListenOn;
+
+mod accept;
+mod address;
+mod body;
+mod clock;
+mod error;
+mod hooks;
+mod http1;
+mod limits;
+mod link;
+mod listener;
+mod lot;
+mod seat;
+mod server;
+mod service;
+mod shared;
+mod shutdown;
+mod signals;
+mod stream;
+mod threads;
+mod worker;
+
+pub use address::ListenAddress;
+pub use body::{Body, BodyError};
+pub use curtsy_lifecycle::{
+    Address, AtDeadline, ConnectionInfo, Counts, DrainPolicy, Draining, Ending, Phase, Report,
+    Snapshot, State, Straggler,
+};
+pub use error::Error;
+pub use limits::Limits;
+pub use listener::ListenOn;
+pub use server::{Builder, Handle, Outcome, Server};
+pub use service::{BoxError, Hyper, IntoService, Service, Tower};
+pub use shared::OnDisconnect;

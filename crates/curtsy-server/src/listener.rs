@@ -260,7 +260,11 @@ fn bind_tcp(address: SocketAddr, sockets: usize) -> io::Result<Vec<Socket>> {
 }
 
 fn open_tcp(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        None,
+    )?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }
@@ -277,6 +281,10 @@ fn refused(asked: &ListenAddress, tried: SocketAddr, error: io::Error) -> Error 
         format!("{asked} ({tried})")
     };
     let port = tried.rsplit(':').next().unwrap_or_default().to_owned();
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the standard library adds kinds at will"
+    )]
     let why = match error.kind() {
         io::ErrorKind::AddrInUse => format!(
             "the port is in use by another program (`ss -ltnp 'sport = :{port}'` names it); \
@@ -289,7 +297,11 @@ fn refused(asked: &ListenAddress, tried: SocketAddr, error: io::Error) -> Error 
         io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
         _ => "the system refused it".to_owned(),
     };
-    Error::because(Kind::Bind, format!("cannot listen on {place}: {why}"), error)
+    Error::because(
+        Kind::Bind,
+        format!("cannot listen on {place}: {why}"),
+        error,
+    )
 }
 
 fn bind_unix(name: String, path: &Path, mode: Option<u32>) -> Result<Listener, Error> {
@@ -313,6 +325,10 @@ fn bind_unix(name: String, path: &Path, mode: Option<u32>) -> Result<Listener, E
         Ok(socket)
     })();
     let socket = bound.map_err(|error: io::Error| {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the standard library adds kinds at will"
+        )]
         let why = match error.kind() {
             io::ErrorKind::NotFound => "its directory does not exist",
             io::ErrorKind::PermissionDenied => "its directory may not be written to",
@@ -361,8 +377,7 @@ fn clear_stale(path: &Path) -> Result<(), Error> {
 }
 
 fn adopt(name: String, socket: Socket) -> Result<Listener, Error> {
-    let failed =
-        |e: io::Error| Error::because(Kind::Bind, format!("cannot listen with {name}"), e);
+    let failed = |e: io::Error| Error::because(Kind::Bind, format!("cannot listen with {name}"), e);
     if !socket.is_listener().map_err(failed)? {
         return Err(Error::new(
             Kind::Bind,
@@ -385,7 +400,11 @@ fn adopt(name: String, socket: Socket) -> Result<Listener, Error> {
 
 fn inherited() -> Result<Vec<Listener>, Error> {
     let taken = curtsy_sys::inherited::take().map_err(|e| {
-        Error::because(Kind::Inherit, "cannot take the service manager's sockets", e)
+        Error::because(
+            Kind::Inherit,
+            "cannot take the service manager's sockets",
+            e,
+        )
     })?;
     if taken.is_empty() {
         return Err(Error::new(

@@ -1,6 +1,13 @@
-//! The operating system calls that Curtsy needs and no safe crate offers: the only unsafe code of
-//! the workspace.
+//! The operating system calls Curtsy needs, behind safe functions: the only unsafe code of the workspace
 //!
-//! One file per system facility. Nothing here knows of HTTP, servers or policy.
+//! Each module is one kernel object or one call family. Nothing here knows HTTP or any other protocol, and nothing
+//! waits longer than the call it makes: what can block takes a descriptor that the caller polls. Of tokio, only the
+//! registration of a descriptor is here, because that is unsafe.
 
+pub mod descriptors;
 pub mod inherited;
+pub mod pidfd;
+pub mod scm;
+pub mod seqpacket;
+pub mod spawn;
+pub mod watched;

@@ -1,0 +1,79 @@
+//! actix-web with its own workers and its own orderly stop on SIGTERM. Its timeouts for idle and silent connections
+//! are lifted: what is measured are connections that stay.
+
+use std::time::Duration;
+
+use actix_web::{App, HttpResponse, HttpServer, Responder, rt, web};
+use futures_util::StreamExt as _;
+use peer::{Args, HELLO, TEXT};
+use serde::Deserialize;
+
+const IDLE: Duration = Duration::from_secs(3600);
+
+#[derive(Deserialize)]
+struct Big {
+    bytes: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct Slow {
+    ms: u64,
+}
+
+fn main() -> std::io::Result<()> {
+    let args = Args::parse();
+    rt::System::new().block_on(async move {
+        HttpServer::new(|| {
+            App::new()
+                .app_data(web::PayloadConfig::new(2 << 20))
+                .route("/", web::get().to(hello))
+                .route("/big", web::get().to(big))
+                .route("/slow", web::get().to(slow))
+                .route("/user/{name}", web::get().to(user))
+                .route("/echo", web::post().to(echo))
+                .route("/upload", web::post().to(upload))
+        })
+        .workers(args.threads)
+        .max_connections(20_000)
+        .keep_alive(IDLE)
+        .client_request_timeout(Duration::ZERO)
+        .listen(args.listener()?)?
+        .run()
+        .await
+    })
+}
+
+async fn hello() -> impl Responder {
+    HttpResponse::Ok().content_type(TEXT).body(HELLO)
+}
+
+async fn big(query: web::Query<Big>) -> impl Responder {
+    HttpResponse::Ok()
+        .content_type(TEXT)
+        .body(web::Bytes::from_static(peer::big(query.bytes)))
+}
+
+async fn slow(query: web::Query<Slow>) -> impl Responder {
+    rt::time::sleep(Duration::from_millis(query.ms)).await;
+    hello().await
+}
+
+async fn user(name: web::Path<String>) -> impl Responder {
+    HttpResponse::Ok()
+        .content_type(TEXT)
+        .body(format!("Hello, {name}!"))
+}
+
+async fn echo(body: web::Bytes) -> impl Responder {
+    HttpResponse::Ok().content_type(TEXT).body(body)
+}
+
+async fn upload(mut body: web::Payload) -> impl Responder {
+    let mut received = 0;
+    while let Some(Ok(bytes)) = body.next().await {
+        received += bytes.len();
+    }
+    HttpResponse::Ok()
+        .content_type(TEXT)
+        .body(format!("received={received}"))
+}

@@ -1,0 +1,87 @@
+//! axum as its users run it: a router, `axum::serve`, a graceful shutdown on SIGTERM. One thread means tokio's
+//! current-thread runtime, which favours it; more mean the multi-thread runtime.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Path, Query},
+    http::header::CONTENT_TYPE,
+    response::IntoResponse,
+    routing::{get, post},
+    serve::ListenerExt as _,
+};
+use peer::{Args, HELLO, TEXT};
+use serde::Deserialize;
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+#[derive(Deserialize)]
+struct Big {
+    bytes: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct Slow {
+    ms: u64,
+}
+
+fn main() -> std::io::Result<()> {
+    let args = Args::parse();
+    let mut builder = match args.threads {
+        1 => runtime::Builder::new_current_thread(),
+        _ => runtime::Builder::new_multi_thread(),
+    };
+    builder
+        .worker_threads(args.threads)
+        .enable_all()
+        .build()?
+        .block_on(serve(args))
+}
+
+async fn serve(args: Args) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/", get(async || HELLO))
+        .route("/big", get(big))
+        .route("/slow", get(slow))
+        .route(
+            "/user/{name}",
+            get(async |Path(name): Path<String>| format!("Hello, {name}!")),
+        )
+        .route("/echo", post(async |body: Bytes| text(body)))
+        .route("/upload", post(upload));
+    let listener = tokio::net::TcpListener::from_std(args.listener()?)?.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let mut terminate = signal(SignalKind::terminate())?;
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move {
+            terminate.recv().await;
+        })
+        .await
+}
+
+async fn big(Query(Big { bytes }): Query<Big>) -> impl IntoResponse {
+    text(Bytes::from_static(peer::big(bytes)))
+}
+
+async fn slow(Query(Slow { ms }): Query<Slow>) -> impl IntoResponse {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    HELLO
+}
+
+async fn upload(body: Body) -> impl IntoResponse {
+    use axum::body::HttpBody as _;
+    let (mut body, mut received) = (std::pin::pin!(body), 0);
+    while let Some(Ok(frame)) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        received += frame.data_ref().map_or(0, Bytes::len);
+    }
+    format!("received={received}")
+}
+
+fn text(body: Bytes) -> impl IntoResponse {
+    ([(CONTENT_TYPE, TEXT)], body)
+}

@@ -1,0 +1,91 @@
+//! What every peer written in Rust has in common: its flags, its listening socket, its answers and its allocator.
+//!
+//! The allocator is the one the `curtsy` binary uses, so that no difference between two servers is one of allocators.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    process,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The body of `/`.
+pub const HELLO: &str = "Hello, World!";
+
+/// What `Content-Type` says of every answer.
+pub const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What `/big` is cut from; asking for more is answered with all of it.
+pub static BIG: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+
+/// As many connections as may wait to be accepted; the kernel's own limit is often 4,096.
+const BACKLOG: i32 = 4096;
+
+/// What a peer is told on its command line.
+#[derive(Debug, Clone, Copy)]
+pub struct Args {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// How many threads serve.
+    pub threads: usize,
+}
+
+impl Args {
+    /// Reads `--listen ADDR [--threads N]`, or exits with 2 and a usage line.
+    pub fn parse() -> Self {
+        Self::from(std::env::args().skip(1)).unwrap_or_else(|| {
+            eprintln!("usage: --listen ADDR [--threads N]");
+            process::exit(2)
+        })
+    }
+
+    fn from(mut words: impl Iterator<Item = String>) -> Option<Self> {
+        let (mut listen, mut threads) = (None, 1);
+        while let Some(flag) = words.next() {
+            let value = words.next()?;
+            match flag.as_str() {
+                "--listen" => listen = Some(value.parse().ok()?),
+                "--threads" => threads = value.parse().ok().filter(|&threads| threads > 0)?,
+                _ => return None,
+            }
+        }
+        Some(Self {
+            listen: listen?,
+            threads,
+        })
+    }
+
+    /// A listening socket; several can be had when there are several threads.
+    pub fn listener(&self) -> std::io::Result<TcpListener> {
+        let socket = Socket::new(
+            Domain::for_address(self.listen),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        if self.threads > 1 {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&self.listen.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    }
+}
+
+/// The number after `name=` in a query string.
+pub fn number(query: Option<&str>, name: &str) -> Option<usize> {
+    query?
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+}
+
+/// What `/big` answers to `?bytes=N`.
+pub fn big(bytes: Option<usize>) -> &'static [u8] {
+    &BIG[..bytes.unwrap_or(BIG.len()).min(BIG.len())]
+}

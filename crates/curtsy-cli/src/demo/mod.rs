@@ -1,0 +1,145 @@
+//! `curtsy demo`: a server to try everything on.
+
+mod routes;
+mod websocket;
+
+use crate::{duration, progress};
+use clap::Args;
+use curtsy::{DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, Server};
+use routes::Demo;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Run a server to try everything on.
+///
+/// Routes: `/` · `/slow?ms=N` · `/pid` · `POST /echo` · `POST /upload` · `/big?bytes=N` ·
+/// `/events` (server-sent events) · `/ws` (WebSocket echo) · `/panic`
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Signals: INT, TERM and QUIT drain; the same again cuts.\n\
+    Exit codes: 0 drained · 1 could not start or serve · 2 usage · 3 stragglers were cut"
+)]
+pub(crate) struct Arguments {
+    /// Where to listen: HOST:PORT, :PORT, or unix:/PATH[?mode=660]. May be given again
+    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
+    listen: Vec<ListenAddress>,
+    /// Take the sockets of the service manager (LISTEN_FDS) instead of binding an address
+    #[arg(long, conflicts_with = "listen")]
+    inherit: bool,
+    /// Threads that accept and serve, each by itself [default: one for each core]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+    /// How long an idle connection is still listened to once the drain began
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
+    linger: Duration,
+    /// When the drain ends whatever is left
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    deadline: Duration,
+    /// How long to go on serving before the drain, while not being ready
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration::parse)]
+    lame_duck: Duration,
+}
+
+const DEFAULT_ADDRESS: &str = "127.0.0.1:9000";
+
+impl Default for Arguments {
+    fn default() -> Self {
+        let policy = DrainPolicy::default();
+        Self {
+            listen: DEFAULT_ADDRESS.parse().into_iter().collect(),
+            inherit: false,
+            workers: None,
+            linger: policy.linger,
+            deadline: policy.deadline,
+            lame_duck: policy.lame_duck,
+        }
+    }
+}
+
+/// Runs it to its end.
+pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("curtsy: cannot start: {error}"));
+            return ExitCode::from(1);
+        }
+    };
+    let outcome = runtime.block_on(serve(arguments));
+    // A handler that blocks its thread must not keep the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(Outcome::Drained(report)) => {
+            say(&format!("curtsy: {report}"));
+            ExitCode::SUCCESS
+        }
+        Ok(Outcome::DeadlinePassed(report) | Outcome::Closed(report)) => {
+            say(&format!("curtsy: {report}"));
+            match report.stragglers.is_empty() && report.hooks_unfinished == 0 {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::from(3),
+            }
+        }
+        Err(error) => {
+            say(&format!("curtsy: {error}"));
+            ExitCode::from(1)
+        }
+    }
+}
+
+async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let workers = arguments.workers.unwrap_or(cores);
+    let mut builder = Server::builder()
+        .workers(workers)
+        .connection_in_extensions(false)
+        .drain(DrainPolicy {
+            lame_duck: arguments.lame_duck,
+            linger: arguments.linger,
+            deadline: arguments.deadline,
+            ..DrainPolicy::default()
+        });
+    if arguments.inherit {
+        builder = builder.listen(ListenOn::inherited());
+    } else {
+        for address in arguments.listen {
+            builder = builder.listen(address);
+        }
+    }
+    let server = builder.build(Demo::new(0))?;
+    let pid = std::process::id();
+    let listening: Vec<String> = server
+        .listeners()
+        .map(|(name, address)| {
+            let url = match address.tcp() {
+                Some(address) => format!("http://{address}"),
+                None => address.to_string(),
+            };
+            format!("curtsy: {name} listening on {url}  (pid {pid}, {workers} workers)")
+        })
+        .collect();
+    let handle = server.handle();
+    let telling = tokio::spawn(async move {
+        // Said when it is true of the signals, too.
+        if handle.reached(Phase::Serving).await {
+            listening.iter().for_each(|line| say(line));
+        }
+        progress::tell(handle).await;
+    });
+    let outcome = server.run().await;
+    // It ends with the server; a moment for its last line.
+    let _ = telling.await;
+    outcome
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "this is the command's conversation with its user"
+)]
+fn say(text: &str) {
+    eprintln!("{text}");
+}

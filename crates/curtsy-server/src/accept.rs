@@ -1,0 +1,270 @@
+//! Accepting: one task a listener and worker.
+//!
+//! Errors pass or do not. Those that pass (no descriptor left, no memory) are waited out, from
+//! 5 ms doubling to 1 s, after parked connections were given up to make room; one that does not
+//! pass ends the server.
+
+use crate::error::{Error, Kind};
+use crate::stream::Stream;
+use crate::worker::Worker;
+use curtsy_lifecycle::{Address, Origin};
+use rustix::io::Errno;
+use socket2::Socket;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+
+const FIRST_WAIT: Duration = Duration::from_millis(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How many parked connections are given up when descriptors run out.
+const GIVE_UP: usize = 16;
+
+/// What the accepting tasks are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accepting {
+    Yes,
+    /// Take what is queued, close, and end.
+    Stop,
+}
+
+enum Socketed {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// One listening socket of one worker.
+pub(crate) struct Acceptor {
+    socket: Socketed,
+    origin: Arc<Origin>,
+    /// The address of the listener, if connections cannot have another.
+    local: Option<Address>,
+    worker: Arc<Worker>,
+}
+
+impl Acceptor {
+    /// Must be called in the worker's runtime.
+    pub(crate) fn new(
+        socket: Socket,
+        local: &Address,
+        origin: Arc<Origin>,
+        worker: Arc<Worker>,
+    ) -> io::Result<Self> {
+        let (socket, local) = match local {
+            Address::Tcp(address) => (
+                Socketed::Tcp(TcpListener::from_std(socket.into())?),
+                (!address.ip().is_unspecified()).then(|| local.clone()),
+            ),
+            Address::Unix(_) => (
+                Socketed::Unix(UnixListener::from_std(OwnedFd::from(socket).into())?),
+                Some(local.clone()),
+            ),
+        };
+        Ok(Self {
+            socket,
+            origin,
+            local,
+            worker,
+        })
+    }
+
+    /// Accepts until told to stop.
+    pub(crate) async fn run(self, mut orders: watch::Receiver<Accepting>) -> Result<(), Error> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stopped(&mut orders) => {
+                    return self.empty_queue().await;
+                }
+                accepted = self.accept() => accepted,
+            };
+            match accepted {
+                Ok(()) => wait = FIRST_WAIT,
+                Err(error) if passes(&error) => {
+                    self.make_room(&error);
+                    tracing::warn!(
+                        listener = self.origin.listener,
+                        %error,
+                        retry_in_ms = wait.as_millis(),
+                        "cannot accept"
+                    );
+                    tokio::select! {
+                        () = stopped(&mut orders) => {}
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+                Err(error) if concerns_one(&error) => {}
+                Err(error) => {
+                    let text = format!("listener {} cannot accept", self.origin.listener);
+                    return Err(Error::because(Kind::Accept, text, error));
+                }
+            }
+        }
+    }
+
+    /// Waits for room and a connection, and puts it into service.
+    async fn accept(&self) -> io::Result<()> {
+        while !self.worker.shared.has_room() {
+            self.worker.shared.room.notified().await;
+        }
+        let (stream, peer) = std::future::poll_fn(|cx| self.poll_accept(cx)).await?;
+        self.admit(stream, peer);
+        // Another acceptor may wait for room that is there.
+        if self.worker.shared.limits.connections.is_some() && self.worker.shared.has_room() {
+            self.worker.shared.room.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes everything that is in the queue, then closes. Room or not: these are connected.
+    async fn empty_queue(self) -> Result<(), Error> {
+        loop {
+            let next = std::future::poll_fn(|cx| match self.poll_accept(cx) {
+                Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+                Poll::Pending => Poll::Ready(None),
+            });
+            match next.await {
+                Some(Ok((stream, peer))) => self.admit(stream, peer),
+                Some(Err(error)) if concerns_one(&error) => {}
+                Some(Err(error)) if passes(&error) && self.make_room(&error) > 0 => {}
+                Some(Err(error)) => {
+                    let listener = &self.origin.listener;
+                    tracing::warn!(listener, %error, "some queued connections are lost");
+                    return Ok(());
+                }
+                None => {
+                    if self.is_queue_empty() {
+                        return Ok(());
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    /// Asks the kernel, for the runtime may not have been told yet.
+    fn is_queue_empty(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [match &self.socket {
+            Socketed::Tcp(socket) => PollFd::new(socket, PollFlags::IN),
+            Socketed::Unix(socket) => PollFd::new(socket, PollFlags::IN),
+        }];
+        !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
+        match &self.socket {
+            Socketed::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| {
+                // It fails only on a socket that is dead already.
+                let _ = stream.set_nodelay(true);
+                (Stream::Tcp(stream), Address::Tcp(canonical(peer)))
+            }),
+            Socketed::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| {
+                let path = peer.as_pathname().map(Path::to_owned);
+                (Stream::Unix(stream), Address::Unix(path))
+            }),
+        }
+    }
+
+    fn admit(&self, stream: Stream, peer: Address) {
+        let local = match (&self.local, &stream) {
+            (Some(local), _) => local.clone(),
+            (None, Stream::Tcp(tcp)) => match tcp.local_addr() {
+                Ok(local) => Address::Tcp(canonical(local)),
+                // The client was gone before it was accepted.
+                Err(_) => return,
+            },
+            (None, Stream::Unix(_)) => Address::Unix(None),
+        };
+        self.worker.accepted(stream, peer, local, &self.origin);
+    }
+
+    /// Descriptors ran out: gives the longest idle connections up; how many.
+    fn make_room(&self, error: &io::Error) -> usize {
+        let out_of_descriptors = matches!(
+            Errno::from_io_error(error),
+            Some(Errno::MFILE | Errno::NFILE)
+        );
+        if !out_of_descriptors {
+            return 0;
+        }
+        let oldest = self.worker.lot.take_oldest(GIVE_UP);
+        let count = oldest.len();
+        for parked in oldest {
+            crate::lot::dismiss(parked, &self.worker);
+        }
+        count
+    }
+}
+
+/// Waits for the order to stop; an order that cannot come any more is one.
+async fn stopped(orders: &mut watch::Receiver<Accepting>) {
+    drop(orders.wait_for(|order| *order == Accepting::Stop).await);
+}
+
+/// The IPv4 address of a client that came over an IPv6 socket.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Whether waiting helps.
+fn passes(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
+}
+
+/// Whether it is the trouble of one connection, which is gone (`accept(2)`, "Error handling").
+fn concerns_one(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::INTR
+                | Errno::PERM
+                | Errno::PROTO
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NETUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::TIMEDOUT
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{concerns_one, passes};
+    use rustix::io::Errno;
+    use std::io;
+
+    #[test]
+    fn errors_are_of_three_kinds() {
+        for (errno, wait, one) in [
+            (Errno::MFILE, true, false),
+            (Errno::NFILE, true, false),
+            (Errno::NOMEM, true, false),
+            (Errno::CONNABORTED, false, true),
+            (Errno::BADF, false, false),
+            (Errno::INVAL, false, false),
+        ] {
+            let error = io::Error::from(errno);
+            assert_eq!(
+                (passes(&error), concerns_one(&error)),
+                (wait, one),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The body of an answer on its way to hyper.
+//!
+//! hyper drops it the moment it needs no more of it: at its end, at once for answers that carry
+//! none (HEAD, 204, 304), and when the connection fails. That drop is how the connection knows
+//! that the answer is complete.
+
+use crate::link::{Link, Stage};
+use crate::service::BoxError;
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use std::io::IoSlice;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+pin_project_lite::pin_project! {
+    /// The service's body, or a short text of ours.
+    pub(crate) struct Answer<B> {
+        #[pin]
+        inner: Inner<B>,
+        complete: Complete,
+    }
+}
+
+pin_project_lite::pin_project! {
+    #[project = InnerProjection]
+    enum Inner<B> {
+        Service { #[pin] body: B },
+        Text { text: Option<Bytes> },
+    }
+}
+
+/// Says on drop that the answer is complete. A field of its own, because a pinned projection's
+/// owner may not implement `Drop`.
+struct Complete(Arc<Link>);
+
+impl Drop for Complete {
+    fn drop(&mut self) {
+        if self.0.stage() == Stage::Answering {
+            self.0.set_stage(Stage::Answered);
+        }
+    }
+}
+
+impl<B> Answer<B> {
+    pub(crate) fn service(body: B, link: Arc<Link>) -> Self {
+        link.set_stage(Stage::Answering);
+        Self {
+            inner: Inner::Service { body },
+            complete: Complete(link),
+        }
+    }
+
+    pub(crate) fn text(text: &'static str, link: Arc<Link>) -> Self {
+        link.set_stage(Stage::Answering);
+        let text = Some(Bytes::from_static(text.as_bytes())).filter(|text| !text.is_empty());
+        Self {
+            inner: Inner::Text { text },
+            complete: Complete(link),
+        }
+    }
+}
+
+impl<B> Body for Answer<B>
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    type Data = Data<B::Data>;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
+        let this = self.project();
+        match this.inner.project() {
+            InnerProjection::Text { text } => {
+                Poll::Ready(text.take().map(|text| Ok(Frame::data(Data::Text(text)))))
+            }
+            InnerProjection::Service { body } => {
+                // A panic here cuts the answer off: there is no way to take back what went out.
+                let polled = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx)));
+                let Ok(polled) = polled else {
+                    let request = this.complete.0.entry.straggler(crate::clock::now());
+                    tracing::error!(
+                        request = request.map(tracing::field::display),
+                        "the body of an answer panicked; its connection is cut"
+                    );
+                    return Poll::Ready(Some(Err("the body of the answer panicked".into())));
+                };
+                Poll::Ready(ready!(polled).map(|frame| match frame {
+                    Ok(frame) => Ok(frame.map_data(Data::Service)),
+                    Err(error) => Err(error.into()),
+                }))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Service { body } => body.is_end_stream(),
+            Inner::Text { text } => text.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Service { body } => body.size_hint(),
+            Inner::Text { text } => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
+        }
+    }
+}
+
+/// Bytes of either kind of answer.
+pub(crate) enum Data<D> {
+    Service(D),
+    Text(Bytes),
+}
+
+impl<D: Buf> Buf for Data<D> {
+    fn remaining(&self) -> usize {
+        match self {
+            Self::Service(data) => data.remaining(),
+            Self::Text(text) => text.remaining(),
+        }
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Self::Service(data) => data.chunk(),
+            Self::Text(text) => text.chunk(),
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
+        match self {
+            Self::Service(data) => data.chunks_vectored(dst),
+            Self::Text(text) => text.chunks_vectored(dst),
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Service(data) => data.advance(count),
+            Self::Text(text) => text.advance(count),
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The task that serves one HTTP/1 connection: from the moment it has something to say until it
+//! falls silent and is parked, or ends.
+//!
+//! Invariants:
+//! - A connection is taken apart only while it is waiting: hyper's write buffer is flushed, the
+//!   last request's body read to its end. Bytes that hyper has read of a next head are kept.
+//! - The task looks at the server's orders each time it runs, and whoever gives an order wakes it.
+//! - One timer a connection, set anew only when it fires or something nearer is due.
+
+use crate::clock;
+use crate::http1::deadlines::{self, Due, Situation};
+use crate::http1::refusal::{self, refuse};
+use crate::http1::rules::Refusal;
+use crate::http1::service::Judge;
+use crate::http1::wire::Wire;
+use crate::link::{BodyFault, Link, Stage};
+use crate::lot::Parked;
+use crate::seat::Seat;
+use crate::service::Service;
+use crate::shared::{OnDisconnect, Orders};
+use crate::stream::Stream;
+use crate::worker::{Fresh, Worker};
+use bytes::Bytes;
+use curtsy_lifecycle::{Entry, Moment};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Serves a connection until it is parked or ends.
+pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Worker>) {
+    let Fresh {
+        stream,
+        arrival,
+        state,
+        since,
+        served,
+        first,
+    } = fresh;
+    let entry = Arc::new(Entry::new(arrival, state, since));
+    entry.resume_served(served);
+    let link = Arc::new(Link::new(entry, worker));
+    let seat = Arc::new(Seat::take(link.clone()));
+    let mut wire = Wire::new(stream, link.clone(), seat, first);
+    let mut alarm = pin!(Alarm::new());
+    let mut wide = false;
+    loop {
+        if !wire.has_first() {
+            match wait(wire.stream(), &link, alarm.as_mut()).await {
+                Silence::Broken => {}
+                Silence::Lasting => return park(wire, &link),
+                Silence::Cut => return,
+            }
+        }
+        match converse(service.clone(), wire, &link, alarm.as_mut(), wide).await {
+            Turn::Ended => return,
+            Turn::Resting(resting) => return park(resting, &link),
+            Turn::HalfHead(half) => wire = half,
+            Turn::ManyFields(again) => {
+                wide = true;
+                wire = again;
+            }
+            Turn::Refused(refused, refusal) => {
+                tracing::debug!(
+                    peer = %link.entry.peer(),
+                    status = refusal.status.as_u16(),
+                    why = refusal.text.trim_end(),
+                    "not a request"
+                );
+                return refuse(refused, refusal, link.worker.shared.limits.close_linger).await;
+            }
+        }
+    }
+}
+
+/// How a connection that has nothing to say goes on.
+enum Silence {
+    /// It speaks.
+    Broken,
+    /// It stays silent.
+    Lasting,
+    /// The server ends it.
+    Cut,
+}
+
+/// Waits for the first byte, before any buffer is made for it.
+async fn wait(stream: &Stream, link: &Link, mut alarm: Pin<&mut Alarm>) -> Silence {
+    poll_fn(|cx| {
+        link.entry.watch(cx.waker());
+        let orders = link.worker.shared.orders.current();
+        if link.entry.is_killed() || orders & Orders::CUT != 0 {
+            return Poll::Ready(Silence::Cut);
+        }
+        if stream.poll_read_ready(cx).is_ready() {
+            return Poll::Ready(Silence::Broken);
+        }
+        if orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
+            return Poll::Ready(Silence::Lasting);
+        }
+        let now = clock::now();
+        match deadlines::next(&link.worker.shared.limits, &situation(link)) {
+            Some((at, Due::Park)) if now >= at => Poll::Ready(Silence::Lasting),
+            Some((at, _)) => alarm
+                .as_mut()
+                .poll_at(cx, at, now)
+                .map(|()| Silence::Lasting),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// How a turn of talking to the client ended.
+enum Turn {
+    /// The socket is closed, or belongs to the program.
+    Ended,
+    /// Nothing is read, written or in flight.
+    Resting(Wire),
+    /// The same, but some of a next head is there.
+    HalfHead(Wire),
+    /// A head had more fields than hyper takes without a larger table.
+    ManyFields(Wire),
+    /// What came is no request.
+    Refused(Wire, Refusal),
+}
+
+/// Why hyper was stopped.
+enum Stop {
+    Finished(hyper::Result<()>),
+    Rest,
+    HeadTimeout,
+    Cut,
+}
+
+async fn converse<S: Service>(
+    service: S,
+    wire: Wire,
+    link: &Arc<Link>,
+    mut alarm: Pin<&mut Alarm>,
+    wide: bool,
+) -> Turn {
+    let shared = &link.worker.shared;
+    let judge = Judge::new(service, link.clone(), wire.seat.clone());
+    let mut builder = http1::Builder::new();
+    builder
+        .header_read_timeout(None)
+        .half_close(shared.manners.on_disconnect == OnDisconnect::Finish);
+    if wide {
+        builder.max_headers(shared.limits.header_fields);
+    }
+    let mut connection = builder
+        .serve_connection(TokioIo::new(wire), judge)
+        .with_upgrades();
+    let mut leftover = None;
+    let mut watching = false;
+    let stop = poll_fn(|cx| {
+        if !watching {
+            link.entry.watch(cx.waker());
+            watching = true;
+        }
+        let orders = shared.orders.current();
+        if link.entry.is_killed() || orders & Orders::CUT != 0 {
+            return Poll::Ready(Stop::Cut);
+        }
+        if link.has_leftover() {
+            leftover = link.take_leftover().map(Leftover::new);
+        }
+        if leftover.is_some() {
+            discard(&mut leftover, link, cx);
+        }
+        if link.has_body_escaped() && orders & (Orders::END_LINGER | Orders::CLOSE_IDLE) != 0 {
+            // Only hyper knows whether this one is idle.
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        if let Poll::Ready(finished) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(Stop::Finished(finished));
+        }
+        link.report();
+        let waits = link.entry.state().is_waiting() && !link.has_body_escaped();
+        if waits && orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
+            return Poll::Ready(Stop::Rest);
+        }
+        poll_deadline(link, alarm.as_mut(), cx)
+    })
+    .await;
+
+    if matches!(stop, Stop::Cut) {
+        return Turn::Ended;
+    }
+    let Some(parts) = connection.into_parts() else {
+        return Turn::Ended;
+    };
+    let (mut wire, unread) = (parts.io.into_inner(), parts.read_buf);
+    match stop {
+        Stop::Finished(Ok(())) | Stop::Cut => Turn::Ended,
+        Stop::Finished(Err(error)) => failed(wire, unread, &error, link, wide),
+        Stop::Rest if unread.is_empty() => Turn::Resting(wire),
+        Stop::Rest => {
+            wire.unread(unread);
+            Turn::HalfHead(wire)
+        }
+        Stop::HeadTimeout if unread.contains(&b'\n') => Turn::Refused(wire, refusal::TOO_SLOW),
+        Stop::HeadTimeout => {
+            tracing::debug!(peer = %link.entry.peer(), "no request line in time; closed");
+            Turn::Ended
+        }
+    }
+}
+
+/// Looks whether something is due, and sets the alarm for what will be.
+#[inline]
+fn poll_deadline(link: &Link, mut alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) -> Poll<Stop> {
+    let limits = &link.worker.shared.limits;
+    loop {
+        let Some((at, due)) = deadlines::next(limits, &situation(link)) else {
+            return Poll::Pending;
+        };
+        if alarm.is_set_before(at) {
+            let now = clock::now();
+            if alarm.is_set_after(now) {
+                return Poll::Pending;
+            }
+            if now < at {
+                if alarm.as_mut().poll_at(cx, at, now).is_pending() {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+        } else {
+            let now = clock::now();
+            if now < at {
+                if alarm.as_mut().poll_at(cx, at, now).is_pending() {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+        }
+        match due {
+            Due::Park if link.has_body_escaped() => return Poll::Pending,
+            Due::Park => return Poll::Ready(Stop::Rest),
+            Due::Head => return Poll::Ready(Stop::HeadTimeout),
+            Due::Body if link.stage() == Stage::Answered => return Poll::Ready(Stop::Cut),
+            Due::Body => link.body_failed(BodyFault::TimedOut),
+            Due::Answer | Due::Close => return Poll::Ready(Stop::Cut),
+        }
+    }
+}
+
+fn failed(mut wire: Wire, unread: Bytes, error: &hyper::Error, link: &Link, wide: bool) -> Turn {
+    if link.is_head_too_large() {
+        return Turn::Refused(wire, refusal::TOO_LARGE);
+    }
+    if !error.is_parse() {
+        tracing::debug!(peer = %link.entry.peer(), %error, "connection failed");
+        return Turn::Ended;
+    }
+    if error.is_parse_too_large() && !wide && !unread.is_empty() {
+        wire.reread(unread);
+        return Turn::ManyFields(wire);
+    }
+    let refusal = refusal::diagnose(error, &unread, wire.scanned());
+    Turn::Refused(wire, refusal)
+}
+
+/// Hands the socket to the lot.
+fn park(wire: Wire, link: &Arc<Link>) {
+    let (bare, seat) = wire.bare();
+    let bare = match bare {
+        Ok(bare) => bare,
+        Err(error) => {
+            tracing::warn!(peer = %link.entry.peer(), %error, "cannot park a connection; closed");
+            return;
+        }
+    };
+    link.report();
+    // Counted there before it leaves here, so that it is never missed.
+    let parked = Parked::new(bare, &link.entry);
+    if link.worker.lot.park(parked, &link.worker)
+        && let Some(seat) = Arc::into_inner(seat)
+    {
+        seat.give_up();
+    }
+}
+
+fn situation(link: &Link) -> Situation {
+    let entry = &link.entry;
+    Situation {
+        state: entry.state(),
+        stage: link.stage(),
+        since: entry.since(),
+        accepted: entry.accepted(),
+        is_first: entry.served() == 0,
+        head_since: link.head_since(),
+        called_at: link.called_at(),
+        last_read: link.last_read(),
+        body_open: link.is_body_open(),
+        body_failed: link.body_fault().is_some(),
+        body_waits_since: link.body_waits_since(),
+        write_blocked_since: link.write_blocked_since(),
+        shutdown_since: link.shutdown_since(),
+    }
+}
+
+/// What a handler left unread of its request's body.
+struct Leftover {
+    rest: Incoming,
+    read: u64,
+}
+
+impl Leftover {
+    fn new(rest: Incoming) -> Self {
+        Self { rest, read: 0 }
+    }
+}
+
+/// Reads on and throws away, up to the limit; beyond it hyper is left to close.
+fn discard(leftover: &mut Option<Leftover>, link: &Link, cx: &mut Context<'_>) {
+    while let Some(Leftover { rest, read }) = leftover.as_mut() {
+        match Pin::new(&mut *rest).poll_frame(cx) {
+            Poll::Pending => return,
+            Poll::Ready(Some(Ok(frame))) => {
+                *read += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if rest.is_end_stream() {
+                    *leftover = None;
+                    link.body_ended();
+                } else if *read > link.worker.shared.limits.unread_body_bytes {
+                    *leftover = None;
+                    link.close_after_answer(true);
+                }
+            }
+            Poll::Ready(None) => {
+                *leftover = None;
+                link.body_ended();
+            }
+            Poll::Ready(Some(Err(_))) => {
+                *leftover = None;
+                link.close_after_answer(true);
+            }
+        }
+    }
+}
+
+/// The connection's one timer.
+struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// What it is set for; `None` while it is not.
+    at: Option<Moment>,
+}
+
+impl Alarm {
+    fn new() -> Self {
+        Self {
+            sleep: None,
+            at: None,
+        }
+    }
+
+    /// Whether it goes off at `at` or earlier.
+    #[inline]
+    fn is_set_before(&self, at: Moment) -> bool {
+        self.at.is_some_and(|set| set <= at)
+    }
+
+    /// Whether it has not gone off yet.
+    #[inline]
+    fn is_set_after(&self, now: Moment) -> bool {
+        self.at.is_some_and(|set| set > now)
+    }
+
+    /// Sets it for `at`, if it is not already. Ready if that is past.
+    fn poll_at(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        at: Moment,
+        now: Moment,
+    ) -> Poll<()> {
+        let wanted = Instant::now() + at.since(now);
+        let this = &mut *self;
+        let sleep = match &mut this.sleep {
+            Some(sleep) => {
+                if this.at != Some(at) {
+                    sleep.as_mut().reset(wanted);
+                }
+                sleep
+            }
+            None => this.sleep.insert(Box::pin(sleep_until(wanted))),
+        };
+        this.at = Some(at);
+        let polled = sleep.as_mut().poll(cx);
+        if polled.is_ready() {
+            this.at = None;
+        }
+        polled
+    }
+}

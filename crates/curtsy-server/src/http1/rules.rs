@@ -1,0 +1,254 @@
+//! What a request must be before a service sees it, where hyper lets more through.
+
+use crate::limits::Limits;
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
+use http::{Method, StatusCode, Version, request};
+
+/// Why a request is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) text: &'static str,
+}
+
+impl Refusal {
+    pub(crate) const fn new(status: StatusCode, text: &'static str) -> Self {
+        Self { status, text }
+    }
+}
+
+/// What the rules make of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It goes to the service.
+    Serve,
+    /// It goes to the service; its framing could not be checked, so nothing may follow it.
+    ServeAndClose,
+    /// `OPTIONS *`: the server answers it.
+    Options,
+    /// It is refused.
+    Refuse(Refusal),
+}
+
+/// Judges a request. `framing_lines` are how many lines of its head name `Transfer-Encoding` and
+/// `Content-Length`, if that is known.
+#[inline]
+pub(crate) fn judge(
+    head: &request::Parts,
+    has_body: bool,
+    framing_lines: Option<(u8, u8)>,
+    limits: &Limits,
+) -> Verdict {
+    if let Err(refusal) = host(head) {
+        return Verdict::Refuse(refusal);
+    }
+    if let Some(expect) = head.headers.get(EXPECT)
+        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        return Verdict::Refuse(Refusal::new(
+            StatusCode::EXPECTATION_FAILED,
+            "this server meets no expectation but 100-continue\n",
+        ));
+    }
+    if has_body {
+        match body(&head.headers, framing_lines, limits) {
+            Ok(true) => {}
+            Ok(false) => return Verdict::ServeAndClose,
+            Err(refusal) => return Verdict::Refuse(refusal),
+        }
+    }
+    if head.method == Method::OPTIONS && head.uri.path() == "*" {
+        return Verdict::Options;
+    }
+    Verdict::Serve
+}
+
+/// RFC 9112, section 3.2: exactly one `Host` in HTTP/1.1, and a valid one.
+#[inline]
+fn host(head: &request::Parts) -> Result<(), Refusal> {
+    let bad = |text| Err(Refusal::new(StatusCode::BAD_REQUEST, text));
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match hosts.next() {
+        None if head.version == Version::HTTP_10 => Ok(()),
+        None => bad("the Host header is missing\n"),
+        Some(_) if hosts.next().is_some() => bad("there is more than one Host header\n"),
+        Some(host) if is_host(host.as_bytes()) => Ok(()),
+        Some(_) => bad("the Host header is not a host\n"),
+    }
+}
+
+/// Whether every byte may stand in `uri-host [":" port]` (RFC 3986, section 3.2.2).
+fn is_host(host: &[u8]) -> bool {
+    const MAY: [bool; 256] = {
+        let mut may = [false; 256];
+        let allowed =
+            b"!$%&'()*+,-.0123456789:;=ABCDEFGHIJKLMNOPQRSTUVWXYZ[]_abcdefghijklmnopqrstuvwxyz~";
+        let mut i = 0;
+        while i < allowed.len() {
+            may[allowed[i] as usize] = true;
+            i += 1;
+        }
+        may
+    };
+    host.iter().all(|byte| MAY[usize::from(*byte)])
+}
+
+/// Whether the body's framing is beyond doubt.
+fn body(
+    headers: &HeaderMap,
+    framing_lines: Option<(u8, u8)>,
+    limits: &Limits,
+) -> Result<bool, Refusal> {
+    let Some(encoding) = headers.get(TRANSFER_ENCODING) else {
+        return length(headers, limits).map(|()| true);
+    };
+    if let Some((encodings, lengths)) = framing_lines
+        && let Some(refusal) = bad_framing(encodings, lengths)
+    {
+        return Err(refusal);
+    }
+    if headers.get_all(TRANSFER_ENCODING).iter().count() > 1 {
+        return Err(MANY_ENCODINGS);
+    }
+    if !encoding
+        .as_bytes()
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"chunked")
+    {
+        return Err(NOT_CHUNKED);
+    }
+    Ok(framing_lines.is_some())
+}
+
+const MANY_ENCODINGS: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "there is more than one Transfer-Encoding header\n",
+);
+const BOTH_FRAMINGS: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "Transfer-Encoding and Content-Length exclude each other\n",
+);
+const NOT_CHUNKED: Refusal = Refusal::new(
+    StatusCode::NOT_IMPLEMENTED,
+    "this server knows no Transfer-Encoding but chunked\n",
+);
+
+/// What is wrong with a head that has so many lines of each framing field; for heads that hyper
+/// refused, too.
+pub(crate) fn bad_framing(encodings: u8, lengths: u8) -> Option<Refusal> {
+    match (encodings, lengths) {
+        (2.., _) => Some(MANY_ENCODINGS),
+        (1, 1..) => Some(BOTH_FRAMINGS),
+        (0 | 1, _) => None,
+    }
+}
+
+/// The refusal of a lone `Transfer-Encoding` that hyper did not take.
+pub(crate) const fn unknown_encoding() -> Refusal {
+    NOT_CHUNKED
+}
+
+fn length(headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {
+    /// Beyond it, the length does not fit a signed 64-bit number, as others may use.
+    const MOST: u64 = 1 << 63;
+    let length = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    match length {
+        Some(length) if length > MOST => Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "the Content-Length is out of range\n",
+        )),
+        Some(length) if limits.request_body_bytes.is_some_and(|most| length > most) => {
+            Err(TOO_LARGE)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The refusal of a body over the limit, whenever it is noticed.
+pub(crate) const TOO_LARGE: Refusal = Refusal::new(
+    StatusCode::PAYLOAD_TOO_LARGE,
+    "the request's body is too large\n",
+);
+
+/// The refusal of a body whose chunks make no sense.
+pub(crate) const BROKEN_BODY: Refusal =
+    Refusal::new(StatusCode::BAD_REQUEST, "the request's body is malformed\n");
+
+#[cfg(test)]
+mod tests {
+    use super::{Verdict, bad_framing, is_host, judge};
+    use crate::limits::Limits;
+    use http::{Request, Version};
+
+    fn verdict(version: Version, headers: &[(&str, &str)], has_body: bool) -> Verdict {
+        let mut request = Request::builder().uri("/").version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let limits = Limits {
+            request_body_bytes: Some(100),
+            ..Limits::default()
+        };
+        judge(&head, has_body, Some((1, 0)), &limits)
+    }
+
+    fn status(verdict: Verdict) -> u16 {
+        match verdict {
+            Verdict::Refuse(refusal) => refusal.status.as_u16(),
+            Verdict::Serve | Verdict::ServeAndClose | Verdict::Options => 0,
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        use Version as V;
+        for (version, headers, expected) in [
+            (V::HTTP_11, &[("host", "a")][..], 0),
+            (V::HTTP_11, &[("host", "")], 0),
+            (V::HTTP_11, &[], 400),
+            (V::HTTP_10, &[], 0),
+            (V::HTTP_11, &[("host", "a"), ("host", "a")], 400),
+            (V::HTTP_10, &[("host", "a"), ("host", "b")], 400),
+            (V::HTTP_11, &[("host", "a b")], 400),
+            (V::HTTP_11, &[("host", "a/b")], 400),
+            (V::HTTP_11, &[("host", "[::1]:80")], 0),
+        ] {
+            assert_eq!(
+                status(verdict(version, headers, false)),
+                expected,
+                "{headers:?}"
+            );
+        }
+        assert!(is_host(b"xn--bcher-kva.example:8080") && !is_host("bücher".as_bytes()));
+    }
+
+    #[test]
+    fn expectations_and_bodies() {
+        let with = |name: &str, value: &str| {
+            status(verdict(
+                Version::HTTP_11,
+                &[("host", "a"), (name, value)],
+                true,
+            ))
+        };
+        assert_eq!(with("expect", "100-Continue"), 0);
+        assert_eq!(with("expect", "the-moon"), 417);
+        assert_eq!(with("transfer-encoding", "Chunked"), 0);
+        assert_eq!(with("transfer-encoding", "gzip, chunked"), 501);
+        assert_eq!(with("content-length", "100"), 0);
+        assert_eq!(with("content-length", "101"), 413);
+        assert_eq!(with("content-length", "9223372036854775809"), 400);
+    }
+
+    #[test]
+    fn framing_that_is_in_doubt() {
+        let status = |te, cl| bad_framing(te, cl).map(|refusal| refusal.status.as_u16());
+        assert_eq!(status(0, 0), None);
+        assert_eq!(status(1, 0), None);
+        assert_eq!(status(1, 1), Some(400));
+        assert_eq!(status(2, 0), Some(400));
+    }
+}

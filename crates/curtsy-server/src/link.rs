@@ -1,0 +1,449 @@
+//! What the parts of one connection tell each other: the wire below hyper, the service above it,
+//! the bodies that pass through, and the task that drives them.
+//!
+//! They all run in one task, but a request's body may be read in another; so the fields are
+//! atomics, and cost on the serving thread what plain ones would.
+//!
+//! Invariant: the connection is idle exactly when nothing of a request was read since the last
+//! answer was wholly flushed and its request's body read to its end.
+
+use crate::clock;
+use crate::worker::Worker;
+use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, State, Step};
+use hyper::body::Incoming;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+/// Where the request in flight is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// None is in flight.
+    Waiting = 0,
+    /// The service has it.
+    Called = 1,
+    /// The answer's head is made, its body is not at its end.
+    Answering = 2,
+    /// The answer is complete; not all of it may be flushed.
+    Answered = 3,
+}
+
+/// What went wrong with a request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum BodyFault {
+    /// Its framing is broken.
+    Framing = 1,
+    /// It is larger than allowed.
+    TooLarge = 2,
+    /// It stood still, or took too long.
+    TimedOut = 3,
+}
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) worker: Arc<Worker>,
+    stage: AtomicU8,
+    /// The request has a body that was not read to its end.
+    body_open: AtomicBool,
+    /// The body went to a service that reads it behind our back.
+    body_escaped: AtomicBool,
+    body_fault: AtomicU8,
+    /// Since when the handler waits for more of the body, in milliseconds; 0 if it does not.
+    body_waits_since: AtomicU64,
+    body_waker: Mutex<Option<Waker>>,
+    has_leftover: AtomicBool,
+    leftover: Mutex<Option<Incoming>>,
+    /// The connection will close after this answer.
+    closing: AtomicBool,
+    /// Input is expected that nobody will read: close slowly.
+    close_gently: AtomicBool,
+    switching: AtomicBool,
+    /// Times in milliseconds; 0 if it is not so.
+    last_read: AtomicU64,
+    head_since: AtomicU64,
+    called_at: AtomicU64,
+    write_blocked_since: AtomicU64,
+    shutdown_since: AtomicU64,
+    /// Lines of the last head's framing fields, as they came over the wire.
+    transfer_encodings: AtomicU8,
+    content_lengths: AtomicU8,
+    head_scanned: AtomicBool,
+    framing: AtomicU64,
+    calls_since_head: AtomicU32,
+    head_too_large: AtomicBool,
+    /// Requests taken from hyper's buffer since the last read: more than one is pipelining.
+    calls_since_read: AtomicU32,
+    pipelining: AtomicBool,
+    /// The state that the program's hook was told last.
+    reported: AtomicU8,
+}
+
+/// How to tell where the last request ended among the bytes of the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// With an empty line: a bare head, or chunks and their trailer.
+    SelfEnding,
+    /// So many bytes after its head.
+    Length(u64),
+    /// It cannot be told.
+    Unknown,
+}
+
+fn flag(value: &AtomicBool) -> bool {
+    value.load(Ordering::Acquire)
+}
+
+fn moment(value: &AtomicU64) -> Option<Moment> {
+    match value.load(Ordering::Relaxed) {
+        0 => None,
+        ms => Some(Moment::from_millis(ms)),
+    }
+}
+
+impl Link {
+    const SELF_ENDING: u64 = u64::MAX;
+    const UNKNOWN: u64 = u64::MAX - 1;
+
+    pub(crate) fn new(entry: Arc<Entry>, worker: Arc<Worker>) -> Self {
+        let state = entry.state();
+        Self {
+            entry,
+            worker,
+            stage: AtomicU8::new(Stage::Waiting as u8),
+            body_open: AtomicBool::new(false),
+            body_escaped: AtomicBool::new(false),
+            body_fault: AtomicU8::new(0),
+            body_waits_since: AtomicU64::new(0),
+            body_waker: Mutex::new(None),
+            has_leftover: AtomicBool::new(false),
+            leftover: Mutex::new(None),
+            closing: AtomicBool::new(false),
+            close_gently: AtomicBool::new(false),
+            switching: AtomicBool::new(false),
+            last_read: AtomicU64::new(0),
+            head_since: AtomicU64::new(0),
+            called_at: AtomicU64::new(0),
+            write_blocked_since: AtomicU64::new(0),
+            shutdown_since: AtomicU64::new(0),
+            transfer_encodings: AtomicU8::new(0),
+            content_lengths: AtomicU8::new(0),
+            head_scanned: AtomicBool::new(false),
+            framing: AtomicU64::new(Self::SELF_ENDING),
+            calls_since_head: AtomicU32::new(0),
+            head_too_large: AtomicBool::new(false),
+            calls_since_read: AtomicU32::new(0),
+            pipelining: AtomicBool::new(false),
+            reported: AtomicU8::new(state as u8),
+        }
+    }
+
+    pub(crate) fn info(&self) -> ConnectionInfo {
+        ConnectionInfo::new(self.entry.clone())
+    }
+
+    #[inline]
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Waiting,
+            1 => Stage::Called,
+            2 => Stage::Answering,
+            _ => Stage::Answered,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn set_stage(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Release);
+    }
+
+    // ---- what the wire says
+
+    /// Bytes arrived; whether they begin a head.
+    #[inline]
+    pub(crate) fn bytes_read(&self, now: Moment) -> bool {
+        self.last_read.store(now.as_millis(), Ordering::Relaxed);
+        let calls = self.calls_since_read.load(Ordering::Relaxed);
+        if calls > 0 {
+            self.pipelining.store(calls > 1, Ordering::Relaxed);
+            self.calls_since_read.store(0, Ordering::Relaxed);
+        }
+        if self.stage() == Stage::Waiting && self.entry.state().is_waiting() {
+            self.report();
+            self.entry.begin_head();
+            self.entry.tell(Event::Bytes, now);
+            self.head_since.store(now.as_millis(), Ordering::Relaxed);
+            self.calls_since_head.store(0, Ordering::Relaxed);
+            self.report();
+            return true;
+        }
+        false
+    }
+
+    /// How the last request's body was framed.
+    pub(crate) fn framing(&self) -> Framing {
+        match self.framing.load(Ordering::Relaxed) {
+            Self::SELF_ENDING => Framing::SelfEnding,
+            Self::UNKNOWN => Framing::Unknown,
+            length => Framing::Length(length),
+        }
+    }
+
+    /// Everything written so far has gone to the kernel.
+    #[inline]
+    pub(crate) fn flushed(&self) {
+        if self.stage() == Stage::Answered && !self.is_body_open() && !self.is_switching() {
+            self.set_stage(Stage::Waiting);
+            self.entry.tell(Event::Answered, clock::now());
+        }
+    }
+
+    /// How many lines of the head that was just read name `Transfer-Encoding` and
+    /// `Content-Length`.
+    pub(crate) fn head_seen(&self, transfer_encodings: u8, content_lengths: u8) {
+        self.transfer_encodings
+            .store(transfer_encodings, Ordering::Relaxed);
+        self.content_lengths
+            .store(content_lengths, Ordering::Relaxed);
+        self.head_scanned.store(true, Ordering::Relaxed);
+    }
+
+    /// The framing lines of the head that was just parsed, if its bytes were seen by themselves.
+    pub(crate) fn take_head_seen(&self) -> Option<(u8, u8)> {
+        self.head_scanned.swap(false, Ordering::Relaxed).then(|| {
+            (
+                self.transfer_encodings.load(Ordering::Relaxed),
+                self.content_lengths.load(Ordering::Relaxed),
+            )
+        })
+    }
+
+    pub(crate) fn set_head_too_large(&self) {
+        self.head_too_large.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_head_too_large(&self) -> bool {
+        self.head_too_large.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn write_blocked(&self, blocked: bool) {
+        let since = match (blocked, self.write_blocked_since()) {
+            (true, Some(_)) | (false, None) => return,
+            (true, None) => clock::now().as_millis(),
+            (false, Some(_)) => 0,
+        };
+        self.write_blocked_since.store(since, Ordering::Relaxed);
+    }
+
+    pub(crate) fn shutting_down(&self) {
+        if self.shutdown_since().is_none() {
+            self.shutdown_since
+                .store(clock::now().as_millis(), Ordering::Relaxed);
+        }
+    }
+
+    // ---- what the service says
+
+    /// A request was parsed and goes to the service.
+    #[inline]
+    pub(crate) fn called(&self, method: &str, target: &[u8], length: Option<u64>) {
+        self.entry.begin_request(method, target);
+        let calls = self.calls_since_read.load(Ordering::Relaxed) + 1;
+        self.calls_since_read.store(calls, Ordering::Relaxed);
+        if calls > 1 {
+            self.pipelining.store(true, Ordering::Relaxed);
+        }
+        let run = self.calls_since_head.load(Ordering::Relaxed);
+        self.calls_since_head
+            .store(run.saturating_add(1), Ordering::Relaxed);
+        let framing = match length {
+            None => Self::SELF_ENDING,
+            Some(length) if run == 0 && length < Self::UNKNOWN => length,
+            Some(_) => Self::UNKNOWN,
+        };
+        self.framing.store(framing, Ordering::Relaxed);
+        // The clock was read with the head's bytes.
+        let read = self.last_read.load(Ordering::Relaxed);
+        self.called_at.store(read, Ordering::Relaxed);
+        if calls > 1 {
+            self.head_since.store(read, Ordering::Relaxed);
+        }
+        self.set_stage(Stage::Called);
+    }
+
+    #[inline]
+    pub(crate) fn is_pipelining(&self) -> bool {
+        self.pipelining.load(Ordering::Relaxed)
+    }
+
+    /// The answer changes the protocol.
+    pub(crate) fn switching(&self) {
+        self.switching.store(true, Ordering::Relaxed);
+        self.report();
+        self.entry.tell(Event::Switched, clock::now());
+        self.report();
+    }
+
+    #[inline]
+    pub(crate) fn is_switching(&self) -> bool {
+        self.switching.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn close_after_answer(&self, gently: bool) {
+        self.closing.store(true, Ordering::Relaxed);
+        if gently {
+            self.close_gently.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn closes_gently(&self) -> bool {
+        self.close_gently.load(Ordering::Relaxed)
+    }
+
+    // ---- what the body says
+
+    pub(crate) fn body_opened(&self) {
+        self.body_fault.store(0, Ordering::Relaxed);
+        self.body_open.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn body_ended(&self) {
+        self.body_waits_since.store(0, Ordering::Relaxed);
+        self.body_open.store(false, Ordering::Release);
+        // If it is read elsewhere, whoever serves the connection must look again.
+        if self.stage() == Stage::Answered {
+            self.entry.wake();
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_body_open(&self) -> bool {
+        flag(&self.body_open)
+    }
+
+    /// The body is read by somebody who does not say when it ends: hyper knows, we do not.
+    pub(crate) fn body_escaped(&self) {
+        self.body_escaped.store(true, Ordering::Relaxed);
+        self.body_open.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn has_body_escaped(&self) -> bool {
+        self.body_escaped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn body_waits(&self, waker: &Waker) {
+        if self.body_waits_since.load(Ordering::Relaxed) == 0 {
+            self.body_waits_since
+                .store(clock::now().as_millis(), Ordering::Relaxed);
+        }
+        let mut kept = self
+            .body_waker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match kept.as_mut() {
+            Some(kept) => kept.clone_from(waker),
+            None => *kept = Some(waker.clone()),
+        }
+    }
+
+    pub(crate) fn body_moved(&self) {
+        self.body_waits_since.store(0, Ordering::Relaxed);
+    }
+
+    /// The body cannot be read on; whoever waits for it is told.
+    pub(crate) fn body_failed(&self, fault: BodyFault) {
+        self.body_fault.store(fault as u8, Ordering::Release);
+        self.close_after_answer(true);
+        self.body_waits_since.store(0, Ordering::Relaxed);
+        let waker = self
+            .body_waker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn body_fault(&self) -> Option<BodyFault> {
+        match self.body_fault.load(Ordering::Acquire) {
+            1 => Some(BodyFault::Framing),
+            2 => Some(BodyFault::TooLarge),
+            3 => Some(BodyFault::TimedOut),
+            _ => None,
+        }
+    }
+
+    /// The handler let go of the body before its end.
+    pub(crate) fn leave_body(&self, rest: Incoming) {
+        *self.leftover.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
+        self.has_leftover.store(true, Ordering::Release);
+        self.body_waits_since.store(0, Ordering::Relaxed);
+        self.entry.wake();
+    }
+
+    #[inline]
+    pub(crate) fn has_leftover(&self) -> bool {
+        flag(&self.has_leftover)
+    }
+
+    pub(crate) fn take_leftover(&self) -> Option<Incoming> {
+        self.has_leftover.store(false, Ordering::Release);
+        self.leftover
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    // ---- times
+
+    pub(crate) fn last_read(&self) -> Option<Moment> {
+        moment(&self.last_read)
+    }
+
+    pub(crate) fn head_since(&self) -> Option<Moment> {
+        moment(&self.head_since)
+    }
+
+    pub(crate) fn called_at(&self) -> Option<Moment> {
+        moment(&self.called_at)
+    }
+
+    pub(crate) fn body_waits_since(&self) -> Option<Moment> {
+        moment(&self.body_waits_since)
+    }
+
+    pub(crate) fn write_blocked_since(&self) -> Option<Moment> {
+        moment(&self.write_blocked_since)
+    }
+
+    pub(crate) fn shutdown_since(&self) -> Option<Moment> {
+        moment(&self.shutdown_since)
+    }
+
+    /// Tells the program's hook the current state, if it was not told yet.
+    #[inline]
+    pub(crate) fn report(&self) {
+        let Some(hook) = &self.worker.shared.state_hook else {
+            return;
+        };
+        let state = self.entry.state();
+        if self.reported.swap(state as u8, Ordering::Relaxed) != state as u8 {
+            hook(&self.info(), state);
+        }
+    }
+
+    /// Marks the connection as closed and tells the hook.
+    pub(crate) fn ended(&self) {
+        if self.entry.tell(Event::Ended, clock::now()) == Step::To(State::Closed) {
+            self.report();
+        }
+    }
+}

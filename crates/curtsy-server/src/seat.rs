@@ -1,0 +1,47 @@
+//! A connection's place in the ledger and in the count of open connections.
+//!
+//! Whoever holds the socket holds the seat, after it: so that a connection is counted until its
+//! socket is closed, whether it ends, is cut, or was upgraded and belongs to the program.
+
+use crate::link::Link;
+use curtsy_lifecycle::Key;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(Debug)]
+pub(crate) struct Seat {
+    link: Arc<Link>,
+    key: Key,
+    kept: AtomicBool,
+}
+
+impl Seat {
+    /// Enters a connection that is already counted as open.
+    pub(crate) fn take(link: Arc<Link>) -> Self {
+        let key = link.worker.ledger.enter(link.entry.clone());
+        Self {
+            link,
+            key,
+            kept: AtomicBool::new(false),
+        }
+    }
+
+    /// Leaves the ledger without closing: the connection goes on elsewhere (the lot), and is
+    /// counted there.
+    pub(crate) fn give_up(self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let kept = self.kept.load(Ordering::Relaxed);
+        if !kept {
+            self.link.ended();
+        }
+        self.link.worker.ledger.leave(self.key);
+        if !kept {
+            self.link.worker.shared.closed(1);
+        }
+    }
+}

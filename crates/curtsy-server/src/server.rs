@@ -1,0 +1,581 @@
+//! The server as programs hold it: built, run, and steered from anywhere by its handle.
+
+use crate::accept::{Accepting, Acceptor};
+use crate::error::{Error, Kind};
+use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
+use crate::limits::Limits;
+use crate::listener::{ListenOn, Listener, bind_all};
+use crate::service::{IntoService, Service};
+use crate::shared::{Manners, OnDisconnect, Orders, Shared};
+use crate::shutdown::{Driver, Ended, Wish};
+use crate::signals::Stopping;
+use crate::threads::Threads;
+use crate::worker::{Fresh, Launch, Worker};
+use curtsy_lifecycle::{
+    Address, ConnectionInfo, Drain, DrainPolicy, Draining, Ending, Origin, Phase, Report, Snapshot,
+    State,
+};
+use http::Extensions;
+use std::fmt;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// How a server's run ended. None of these is an error: the server was told to stop, and did.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Everything finished.
+    Drained(Report),
+    /// The deadline came first; the report names what was still running.
+    DeadlinePassed(Report),
+    /// It was told to end at once; the report names what was still running.
+    Closed(Report),
+}
+
+impl Outcome {
+    /// The report, whichever way it went.
+    pub fn report(&self) -> &Report {
+        match self {
+            Self::Drained(report) | Self::DeadlinePassed(report) | Self::Closed(report) => report,
+        }
+    }
+
+    /// Whether everything finished.
+    pub fn is_drained(&self) -> bool {
+        matches!(self, Self::Drained(_))
+    }
+}
+
+impl From<Report> for Outcome {
+    fn from(report: Report) -> Self {
+        match report.ending {
+            Ending::Drained => Self::Drained(report),
+            Ending::DeadlinePassed => Self::DeadlinePassed(report),
+            Ending::Closed => Self::Closed(report),
+        }
+    }
+}
+
+/// An HTTP server whose listeners are bound.
+///
+/// ```
+/// use curtsy_server::{Outcome, Server};
+/// use http::Response;
+/// use std::convert::Infallible;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let service = hyper::service::service_fn(async |_: http::Request<curtsy_server::Body>| {
+///     Ok::<_, Infallible>(Response::new("Hello, World!".to_owned()))
+/// });
+/// let server = Server::builder()
+///     .listen(("main", "127.0.0.1:0"))
+///     .on_shutdown(async || { /* flush, say goodbye */ })
+///     .build(service)?;
+/// let handle = server.handle();
+/// # handle.wish_shutdown();
+/// // elsewhere: handle.shutdown().await;
+/// match server.run().await? {
+///     Outcome::Drained(report) => println!("{report}"),
+///     Outcome::DeadlinePassed(report) | Outcome::Closed(report) => eprintln!("{report}"),
+/// }
+/// # Ok::<(), curtsy_server::Error>(()) }).unwrap();
+/// ```
+#[must_use = "a server serves only while it runs"]
+pub struct Server {
+    listeners: Vec<Listener>,
+    workers: Option<NonZeroUsize>,
+    launch: Box<dyn Launch>,
+    hooks: Vec<ShutdownHook>,
+    drain: DrainPolicy,
+    signals: bool,
+    handle: Handle,
+    wishes: mpsc::UnboundedReceiver<Wish>,
+    phases: watch::Sender<Phase>,
+    result: watch::Sender<Option<Outcome>>,
+}
+
+impl Server {
+    /// A server to be described.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A handle to steer the server with.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The listeners: name and address, the port the kernel chose included.
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, &Address)> {
+        self.listeners
+            .iter()
+            .map(|listener| (listener.name.as_str(), &listener.local))
+    }
+
+    /// Serves until it is told to stop and the drain is over.
+    ///
+    /// Unless [`Builder::signals`] says otherwise, SIGINT, SIGTERM and SIGQUIT stop it, and a
+    /// second one of them cuts.
+    ///
+    /// # Errors
+    /// If the server was stopped before it ran ([`Error::is_server_closed`]), if accepting failed
+    /// for good ([`Error::is_accept`]; what was connected has been served to its end), or if
+    /// threads or signals could not be had.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time enabled.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the listeners and leaves the connections to their tasks: nothing
+    /// is drained. Stop it by its handle instead.
+    pub async fn run(self) -> Result<Outcome, Error> {
+        let Self {
+            mut listeners,
+            workers,
+            launch,
+            hooks,
+            drain,
+            signals,
+            handle,
+            wishes,
+            phases,
+            result,
+        } = self;
+        let shared = handle.inner.shared.clone();
+        if handle.inner.is_stopped_before_run() {
+            return Err(Error::new(
+                Kind::Closed,
+                "the server was stopped before it ran",
+            ));
+        }
+        let stopping = signals.then(Stopping::catch).transpose()?;
+        let threads = Threads::start(workers, &shared, launch)?;
+        let (accepting, orders) = watch::channel(Accepting::Yes);
+        let acceptors = acceptors(&mut listeners, &shared, &orders)?;
+
+        let obeying = stopping.map(|stopping| tokio::spawn(stopping.obey(handle.clone())));
+        let driver = Driver {
+            shared: shared.clone(),
+            drain: Drain::new(drain),
+            wishes,
+            accepting,
+            acceptors,
+            hooks,
+            refuse_new: Box::new(move || {
+                for listener in &mut listeners {
+                    listener.refuse_new();
+                }
+                // The acceptors have their own descriptors.
+                listeners.clear();
+            }),
+            phases,
+        };
+        let Ended { report, failure } = driver.run().await;
+        if let Some(obeying) = obeying {
+            obeying.abort();
+        }
+        threads.stop();
+        let outcome = Outcome::from(report);
+        result.send_replace(Some(outcome.clone()));
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(outcome),
+        }
+    }
+}
+
+/// Starts an accepting task for each listener and worker.
+fn acceptors(
+    listeners: &mut [Listener],
+    shared: &Arc<Shared>,
+    orders: &watch::Receiver<Accepting>,
+) -> Result<JoinSet<Result<(), Error>>, Error> {
+    let mut tasks = JoinSet::new();
+    for listener in listeners {
+        let origin = Arc::new(Origin {
+            listener: listener.name.clone(),
+            signal: shared.signal.clone(),
+        });
+        for (index, worker) in shared.workers().iter().enumerate() {
+            // A socket each, or one for all.
+            let socket = &listener.sockets[index % listener.sockets.len()];
+            let failed = |error| {
+                let text = format!("cannot accept on {}", listener.local);
+                Error::because(Kind::Accept, text, error)
+            };
+            let socket = socket.try_clone().map_err(failed)?;
+            let _runtime = worker.handle.enter();
+            let acceptor = Acceptor::new(socket, &listener.local, origin.clone(), worker.clone())
+                .map_err(failed)?;
+            tasks.spawn_on(acceptor.run(orders.clone()), &worker.handle);
+        }
+    }
+    Ok(tasks)
+}
+
+/// Steers a server from anywhere: another task, another thread, a handler.
+#[derive(Clone)]
+pub struct Handle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    wishes: mpsc::UnboundedSender<Wish>,
+    phases: watch::Receiver<Phase>,
+    result: watch::Receiver<Option<Outcome>>,
+    before_run: Mutex<BeforeRun>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct BeforeRun {
+    running: bool,
+    stopped: bool,
+}
+
+impl Inner {
+    /// Whether somebody wanted it stopped; from here on wishes go to the driver.
+    fn is_stopped_before_run(&self) -> bool {
+        let mut before = self
+            .before_run
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        before.running = true;
+        before.stopped
+    }
+
+    fn wish(&self, wish: Wish) {
+        let mut before = self
+            .before_run
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if before.running {
+            // It fails only when the server has stopped: nothing is left to wish for.
+            let _ = self.wishes.send(wish);
+        } else if wish != Wish::Recall {
+            before.stopped = true;
+        }
+    }
+}
+
+impl Handle {
+    /// Drains the server and waits for the end; the report of that one drain, however many ask.
+    /// `None` if the server never ran, or was dropped.
+    ///
+    /// Cancel safety: dropping the future gives up the wait, not the drain.
+    pub async fn shutdown(&self) -> Option<Outcome> {
+        self.wish_shutdown();
+        self.stopped().await
+    }
+
+    /// Asks for a drain and does not wait. A second wish joins the first.
+    pub fn wish_shutdown(&self) {
+        self.inner.wish(Wish::Shutdown);
+    }
+
+    /// Takes the wish back while the server is a lame duck; later it does nothing.
+    pub fn recall(&self) {
+        self.inner.wish(Wish::Recall);
+    }
+
+    /// Closes every connection at once, whatever it is doing, and runs no hooks.
+    pub fn close(&self) {
+        self.inner.wish(Wish::Close);
+    }
+
+    /// Waits until the server has stopped, whoever stopped it. `None` if it never ran, or was
+    /// dropped.
+    pub async fn stopped(&self) -> Option<Outcome> {
+        let mut result = self.inner.result.clone();
+        let outcome = result.wait_for(Option::is_some).await;
+        outcome.ok().and_then(|outcome| outcome.clone())
+    }
+
+    /// Waits for a phase, or a later one. False if the server was dropped before.
+    pub async fn reached(&self, phase: Phase) -> bool {
+        let mut phases = self.inner.phases.clone();
+        phases.wait_for(|now| *now >= phase).await.is_ok()
+    }
+
+    /// Closes the connection with that number, whatever it is doing; whether there is one.
+    /// Parked connections have nothing to cut and are not found.
+    pub fn kill(&self, connection: u64) -> bool {
+        let mut found = false;
+        for worker in self.inner.shared.workers() {
+            worker.ledger.for_each(|entry| {
+                if entry.id() == connection {
+                    entry.kill();
+                    found = true;
+                }
+            });
+        }
+        found
+    }
+
+    /// Turns keep-alive off or on. Off: idle connections close, after a look at each, and every
+    /// answer closes its connection.
+    pub fn set_keep_alives(&self, enabled: bool) {
+        let shared = &self.inner.shared;
+        if enabled {
+            shared.orders.withdraw(Orders::CLOSE_IDLE);
+            return;
+        }
+        shared.orders.give(Orders::CLOSE_IDLE);
+        for worker in shared.workers() {
+            worker.ledger.wake_all();
+            worker.lot.clear(worker);
+        }
+    }
+
+    /// The phase the server is in.
+    pub fn phase(&self) -> Phase {
+        self.inner.shared.phase()
+    }
+
+    /// What the server is doing: phase, connections by state, stragglers oldest first. It looks at
+    /// every connection, and disturbs none.
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.shared.snapshot()
+    }
+
+    /// The server's drain, as a flag and a future: for tasks of the program that should end with
+    /// it.
+    pub fn draining(&self) -> Draining {
+        Draining::of_server(self.inner.shared.signal.clone())
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("phase", &self.phase())
+            .field("open", &self.inner.shared.open())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Describes a server.
+#[must_use]
+pub struct Builder {
+    listeners: Vec<ListenOn>,
+    workers: Option<NonZeroUsize>,
+    limits: Limits,
+    drain: DrainPolicy,
+    manners: Manners,
+    signals: bool,
+    generation: u64,
+    hooks: Vec<ShutdownHook>,
+    state_hook: Option<StateHook>,
+    connection_hook: Option<ConnectionHook>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            listeners: Vec::new(),
+            workers: None,
+            limits: Limits::default(),
+            drain: DrainPolicy::default(),
+            manners: Manners {
+                on_disconnect: OnDisconnect::Cancel,
+                extensions: true,
+                service_answers_options_star: false,
+            },
+            signals: true,
+            generation: 0,
+            hooks: Vec::new(),
+            state_hook: None,
+            connection_hook: None,
+        }
+    }
+}
+
+impl Builder {
+    /// Adds a listener: an address (`":8080"`, `"unix:/run/app.sock"`), a socket that is bound
+    /// already, or [`ListenOn::inherited`]; with a name if a pair of name and listener is given.
+    /// Call it again for more.
+    pub fn listen(mut self, on: impl Into<ListenOn>) -> Self {
+        self.listeners.push(on.into());
+        self
+    }
+
+    /// Serves from that many threads, each with a runtime, connections and accepting of its own,
+    /// instead of the runtime that the server is run in.
+    pub fn workers(mut self, workers: NonZeroUsize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Sets the limits of time, size and number.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets how the server drains.
+    pub fn drain(mut self, policy: DrainPolicy) -> Self {
+        self.drain = policy;
+        self
+    }
+
+    /// What happens to a handler whose client has gone.
+    pub fn on_disconnect(mut self, what: OnDisconnect) -> Self {
+        self.manners.on_disconnect = what;
+        self
+    }
+
+    /// Whether each request's extensions carry a [`ConnectionInfo`] and a [`Draining`]; they do by
+    /// default. A service that takes them from [`Body::connection`](crate::Body::connection) saves
+    /// the few allocations.
+    pub fn connection_in_extensions(mut self, whether: bool) -> Self {
+        self.manners.extensions = whether;
+        self
+    }
+
+    /// Whether `OPTIONS *` goes to the service; by default the server answers it.
+    pub fn service_answers_options_star(mut self, whether: bool) -> Self {
+        self.manners.service_answers_options_star = whether;
+        self
+    }
+
+    /// Whether SIGINT, SIGTERM and SIGQUIT stop the server; they do by default.
+    pub fn signals(mut self, whether: bool) -> Self {
+        self.signals = whether;
+        self
+    }
+
+    /// The number of this process in a row of successors.
+    pub fn generation(mut self, generation: u64) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// Adds something to do when the server drains. All hooks run once, at the same time, beside
+    /// the drain, and are awaited up to its deadline. A panic in one stops neither the others nor
+    /// the drain.
+    pub fn on_shutdown<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.hooks.push(Box::new(move || Box::pin(hook())));
+        self
+    }
+
+    /// Calls `hook` with every change of a connection's state, on the thread that serves it. Keep
+    /// it short.
+    pub fn on_connection_state<F>(mut self, hook: F) -> Self
+    where
+        F: Fn(&ConnectionInfo, State) + Send + Sync + 'static,
+    {
+        self.state_hook = Some(Arc::new(hook));
+        self
+    }
+
+    /// Calls `hook` for each connection; what it puts into the extensions goes into each of the
+    /// connection's requests. The listener is known by [`ConnectionInfo::listener`]. A connection
+    /// that rested for long is asked again.
+    pub fn on_connection<F>(mut self, hook: F) -> Self
+    where
+        F: Fn(&ConnectionInfo, &mut Extensions) + Send + Sync + 'static,
+    {
+        self.connection_hook = Some(Arc::new(hook));
+        self
+    }
+
+    /// Binds the listeners and makes the server of them and `service`.
+    ///
+    /// # Errors
+    /// If an address cannot be understood or bound, if nothing is to be listened on, or if an
+    /// option is out of range. Nothing is left bound then.
+    pub fn build<S, Kind>(self, service: S) -> Result<Server, Error>
+    where
+        S: IntoService<Kind>,
+    {
+        if self.listeners.is_empty() {
+            return Err(Error::new(
+                crate::error::Kind::Config,
+                "the server has nothing to listen on; call `listen`",
+            ));
+        }
+        let sockets = self.workers.map_or(1, NonZeroUsize::get);
+        let listeners = bind_all(self.listeners, sockets)?;
+        let shared = Arc::new(Shared::new(
+            self.limits,
+            self.manners,
+            self.state_hook,
+            self.connection_hook,
+            self.generation,
+        ));
+        let (wish, wishes) = mpsc::unbounded_channel();
+        let (phases, phase) = watch::channel(Phase::Starting);
+        let (result, outcome) = watch::channel(None);
+        Ok(Server {
+            listeners,
+            workers: self.workers,
+            launch: Box::new(Launcher(Mutex::new(service.into_service()))),
+            hooks: self.hooks,
+            drain: self.drain,
+            signals: self.signals,
+            handle: Handle {
+                inner: Arc::new(Inner {
+                    shared,
+                    wishes: wish,
+                    phases: phase,
+                    result: outcome,
+                    before_run: Mutex::default(),
+                }),
+            },
+            wishes,
+            phases,
+            result,
+        })
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("listeners", &self.listeners)
+            .field("workers", &self.workers)
+            .field("drain", &self.drain)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("listeners", &self.listeners)
+            .field("workers", &self.workers)
+            .field("limits", &self.limits)
+            .field("drain", &self.drain)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Clones the service for each connection. The lock is taken once a connection; it lets the
+/// service do without `Sync`.
+struct Launcher<S>(Mutex<S>);
+
+impl<S: Service> Launcher<S> {
+    fn service(&self) -> S {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl<S: Service> Launch for Launcher<S> {
+    fn launch(&self, fresh: Fresh, worker: Arc<Worker>) {
+        let serving = crate::http1::serve(self.service(), fresh, worker.clone());
+        drop(worker.handle.spawn(serving));
+    }
+
+    fn duplicate(&self) -> Box<dyn Launch> {
+        Box::new(Self(Mutex::new(self.service())))
+    }
+}

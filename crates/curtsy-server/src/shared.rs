@@ -1,0 +1,172 @@
+//! What every worker and every connection of a server looks at.
+//!
+//! Invariant: the request path only reads it. What changes (orders) is written a few times in a
+//! server's life; what is counted (open connections) is counted once a connection, not a request.
+
+use crate::hooks::{ConnectionHook, StateHook};
+use crate::limits::Limits;
+use crate::worker::Worker;
+use curtsy_lifecycle::{Moment, Phase, Signal};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::sync::Notify;
+
+/// What happens to a handler whose client has gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// Its future is dropped: Rust's habit.
+    #[default]
+    Cancel,
+    /// It runs to its end, detached, and a drain waits for it. A client that closes only its
+    /// sending side still gets its answer.
+    Finish,
+}
+
+/// How requests are handed to the service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manners {
+    pub(crate) on_disconnect: OnDisconnect,
+    /// Put a `ConnectionInfo` and a `Draining` into each request's extensions.
+    pub(crate) extensions: bool,
+    /// Let the service answer `OPTIONS *`.
+    pub(crate) service_answers_options_star: bool,
+}
+
+pub(crate) struct Shared {
+    pub(crate) orders: Orders,
+    pub(crate) limits: Limits,
+    pub(crate) manners: Manners,
+    pub(crate) signal: Arc<Signal>,
+    pub(crate) state_hook: Option<StateHook>,
+    pub(crate) connection_hook: Option<ConnectionHook>,
+    pub(crate) generation: u64,
+    /// Set once, before the first connection.
+    pub(crate) workers: OnceLock<Vec<Arc<Worker>>>,
+    /// Told when the last connection closed, if somebody waits for that.
+    pub(crate) quiet: Notify,
+    /// Told when a connection closed while accepting waits for room.
+    pub(crate) room: Notify,
+    pub(crate) hooks_left: AtomicUsize,
+    open: AtomicUsize,
+    next_id: AtomicU64,
+    phase: AtomicU8,
+    times: Mutex<Times>,
+}
+
+/// When the drain's steps are, for whoever asks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    pub(crate) wished_at: Option<Moment>,
+    pub(crate) deadline: Option<Moment>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        limits: Limits,
+        manners: Manners,
+        state_hook: Option<StateHook>,
+        connection_hook: Option<ConnectionHook>,
+        generation: u64,
+    ) -> Self {
+        Self {
+            orders: Orders::default(),
+            limits,
+            manners,
+            signal: Arc::new(Signal::new()),
+            state_hook,
+            connection_hook,
+            generation,
+            workers: OnceLock::new(),
+            quiet: Notify::new(),
+            room: Notify::new(),
+            hooks_left: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            next_id: AtomicU64::new(1),
+            phase: AtomicU8::new(Phase::Starting as u8),
+            times: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn workers(&self) -> &[Arc<Worker>] {
+        self.workers.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Connections open now, the parked ones included.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn opened(&self) {
+        self.open.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn closed(&self, connections: usize) {
+        let before = self.open.fetch_sub(connections, Ordering::AcqRel);
+        if before == connections && self.orders.has(Orders::DRAIN) {
+            self.quiet.notify_one();
+        }
+        if self.limits.connections.is_some() {
+            self.room.notify_one();
+        }
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.limits
+            .connections
+            .is_none_or(|most| self.open() < most)
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        Phase::from_u8(self.phase.load(Ordering::Acquire)).unwrap_or(Phase::Stopped)
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    pub(crate) fn times(&self) -> Times {
+        *self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_times(&self, times: Times) {
+        *self.times.lock().unwrap_or_else(PoisonError::into_inner) = times;
+    }
+}
+
+/// Standing orders to all connections, as bits that are only ever set ([`Orders::CLOSE_IDLE`]
+/// apart).
+#[derive(Debug, Default)]
+pub(crate) struct Orders(AtomicU32);
+
+impl Orders {
+    /// Every answer closes its connection; waiting connections go to the lot and linger.
+    pub(crate) const DRAIN: u32 = 1;
+    /// Waiting connections close, after a last look.
+    pub(crate) const END_LINGER: u32 = 1 << 1;
+    /// Everything closes.
+    pub(crate) const CUT: u32 = 1 << 2;
+    /// Keep-alive is off: every answer closes its connection, waiting connections close.
+    pub(crate) const CLOSE_IDLE: u32 = 1 << 3;
+
+    #[inline]
+    pub(crate) fn current(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn has(&self, order: u32) -> bool {
+        self.current() & order != 0
+    }
+
+    pub(crate) fn give(&self, order: u32) {
+        self.0.fetch_or(order, Ordering::AcqRel);
+    }
+
+    pub(crate) fn withdraw(&self, order: u32) {
+        self.0.fetch_and(!order, Ordering::AcqRel);
+    }
+}

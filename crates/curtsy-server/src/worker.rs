@@ -1,0 +1,100 @@
+//! A worker: a runtime with its own connections, its own ledger, its own lot.
+//!
+//! A server that runs inside the program's runtime has one worker, that runtime. With
+//! `workers(n)` it has n threads with a single-threaded runtime each. The connections' code is the
+//! same.
+
+use crate::lot::Lot;
+use crate::shared::Shared;
+use crate::stream::Stream;
+use bytes::Bytes;
+use curtsy_lifecycle::{Address, Arrival, Ledger, Moment, Origin, State};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) ledger: Ledger,
+    pub(crate) lot: Lot,
+    pub(crate) handle: Handle,
+    launch: Box<dyn Launch>,
+}
+
+/// A connection that goes into service.
+pub(crate) struct Fresh {
+    pub(crate) stream: Stream,
+    pub(crate) arrival: Arrival,
+    pub(crate) state: State,
+    pub(crate) since: Moment,
+    pub(crate) served: u64,
+    /// Bytes that were read from it before.
+    pub(crate) first: Bytes,
+}
+
+/// Starts the task that serves a connection. It hides the type of the service from all who only
+/// need it served.
+pub(crate) trait Launch: Send + Sync {
+    fn launch(&self, fresh: Fresh, worker: Arc<Worker>);
+
+    fn duplicate(&self) -> Box<dyn Launch>;
+}
+
+impl Worker {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        launch: Box<dyn Launch>,
+        handle: Handle,
+    ) -> io::Result<Arc<Self>> {
+        let limits = &shared.limits;
+        let lot = Lot::new(limits.header_timeout, limits.idle_timeout)?;
+        Ok(Arc::new(Self {
+            shared,
+            ledger: Ledger::new(),
+            lot,
+            handle,
+            launch,
+        }))
+    }
+
+    /// Puts a connection into service.
+    pub(crate) fn launch(self: &Arc<Self>, fresh: Fresh) {
+        self.launch.launch(fresh, self.clone());
+    }
+
+    /// Takes a connection that was just accepted.
+    pub(crate) fn accepted(
+        self: &Arc<Self>,
+        stream: Stream,
+        peer: Address,
+        local: Address,
+        origin: &Arc<Origin>,
+    ) {
+        let now = crate::clock::now();
+        self.shared.opened();
+        self.launch(Fresh {
+            stream,
+            arrival: Arrival {
+                id: self.shared.next_id(),
+                origin: origin.clone(),
+                peer,
+                local,
+                tls: false,
+                accepted: now,
+            },
+            state: State::New,
+            since: now,
+            served: 0,
+            first: Bytes::new(),
+        });
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("connections", &self.ledger.len())
+            .finish_non_exhaustive()
+    }
+}
