@@ -37,10 +37,11 @@ impl<T: DeserializeOwned> Bind for T {
     }
 }
 
-/// A value that keeps its rules: `#[derive(garde::Validate)]` says which.
+/// A value that keeps its rules: `#[derive(garde::Validate)]` says which. The derive names the crate
+/// `garde`, so that it must be among your own dependencies, as `serde` is.
 ///
 /// ```
-/// use curtsy_web::{Context, Engine, Error, Valid, garde, test::Client};
+/// use curtsy_web::{Context, Engine, Error, Valid, test::Client};
 /// use serde::Deserialize;
 ///
 /// #[derive(Deserialize, garde::Validate)]

@@ -41,7 +41,7 @@
 //! |---|---|---|
 //! | `html` | yes | templates: `c.html`, by minijinja |
 //! | `multipart` | yes | forms with files, by multer |
-//! | `validate` | yes | `Valid<T>`: rules checked after binding, by garde |
+//! | `validate` | yes | `Valid<T>`: rules checked after binding. Add `garde` with its `derive` feature to your own dependencies: the derive names it |
 //! | `websocket` | yes | `c.websocket`, by tokio-tungstenite |
 //! | `xml`, `yaml`, `toml`, `msgpack`, `protobuf` | no | one more format to bind and to render |
 //! | `full` | no | all of these |
@@ -121,8 +121,6 @@ pub use websocket::{CLOSE_WAIT, MESSAGE_BYTES_MAX, Message, WebSocket, WebSocket
 
 pub use cookie;
 pub use curtsy_lifecycle::{Address, ConnectionInfo, Draining};
-#[cfg(feature = "validate")]
-pub use garde;
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 #[cfg(feature = "html")]
 pub use minijinja;

@@ -2,7 +2,7 @@
 
 use crate::engine;
 use curtsy_web::test::Client;
-use curtsy_web::{Body, Context, Engine, Error, Format, Settings, StatusCode, Valid, garde};
+use curtsy_web::{Body, Context, Engine, Error, Format, Settings, StatusCode, Valid};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -12,6 +12,7 @@ mod recovery;
 mod redirect;
 mod render;
 mod router;
+mod served;
 mod static_files;
 mod streams;
 mod tower;
