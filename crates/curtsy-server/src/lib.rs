@@ -14,12 +14,16 @@ mod address;
 mod body;
 mod clock;
 mod error;
+mod handshake;
 mod hooks;
 mod http1;
+mod http2;
 mod limits;
 mod link;
 mod listener;
 mod lot;
+mod mode;
+mod proxy;
 mod seat;
 mod server;
 mod service;
@@ -28,6 +32,7 @@ mod shutdown;
 mod signals;
 mod stream;
 mod threads;
+mod tls;
 mod worker;
 
 pub use address::ListenAddress;
@@ -37,8 +42,12 @@ pub use curtsy_lifecycle::{
     Snapshot, State, Straggler,
 };
 pub use error::Error;
+pub use http2::Http2Limits;
 pub use limits::Limits;
 pub use listener::ListenOn;
+pub use mode::{Mode, ModeName, PlainOnTls};
+pub use proxy::ProxyPeers;
 pub use server::{Builder, Handle, Outcome, Server};
 pub use service::{BoxError, Hyper, IntoService, Service, Tower};
 pub use shared::OnDisconnect;
+pub use tls::{Certificate, CertificateStore, ClientCertificates, TlsBuilder, TlsConfig};

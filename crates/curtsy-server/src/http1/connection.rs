@@ -8,6 +8,7 @@
 //! - One timer a connection, set anew only when it fires or something nearer is due.
 
 use crate::clock;
+use crate::handshake;
 use crate::http1::deadlines::{self, Due, Situation};
 use crate::http1::refusal::{self, refuse};
 use crate::http1::rules::Refusal;
@@ -41,6 +42,7 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
         since,
         served,
         first,
+        speaks: _,
     } = fresh;
     let entry = Arc::new(Entry::new(arrival, state, since));
     entry.resume_served(served);
@@ -61,6 +63,7 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
             Turn::Ended => return,
             Turn::Resting(resting) => return park(resting, &link),
             Turn::HalfHead(half) => wire = half,
+            Turn::Other(other, first) => return handshake::other(other, first, &link).await,
             Turn::ManyFields(again) => {
                 wide = true;
                 wire = again;
@@ -92,7 +95,7 @@ enum Silence {
 async fn wait(stream: &Stream, link: &Link, mut alarm: Pin<&mut Alarm>) -> Silence {
     poll_fn(|cx| {
         link.entry.watch(cx.waker());
-        let orders = link.worker.shared.orders.current();
+        let orders = link.orders();
         if link.entry.is_killed() || orders & Orders::CUT != 0 {
             return Poll::Ready(Silence::Cut);
         }
@@ -127,7 +130,13 @@ enum Turn {
     ManyFields(Wire),
     /// What came is no request.
     Refused(Wire, Refusal),
+    /// What came is no HTTP/1 either: bytes of something else, all of them.
+    Other(Wire, Bytes),
 }
+
+/// The largest buffer that hyper grows for one direction of a connection, in bytes: enough for a
+/// fast upload, and not what a thousand of them would be remembered for.
+const BUFFER_MOST: usize = 128 << 10;
 
 /// Why hyper was stopped.
 enum Stop {
@@ -149,6 +158,7 @@ async fn converse<S: Service>(
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
+        .max_buf_size(BUFFER_MOST.max(2 * shared.limits.header_bytes))
         .max_header_size(shared.limits.header_bytes)
         .half_close(shared.manners.on_disconnect == OnDisconnect::Finish);
     if wide {
@@ -164,7 +174,7 @@ async fn converse<S: Service>(
             link.entry.watch(cx.waker());
             watching = true;
         }
-        let orders = shared.orders.current();
+        let orders = link.orders();
         if link.entry.is_killed() || orders & Orders::CUT != 0 {
             return Poll::Ready(Stop::Cut);
         }
@@ -260,6 +270,9 @@ fn poll_deadline(link: &Link, mut alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) 
 }
 
 fn failed(mut wire: Wire, unread: Bytes, error: &hyper::Error, link: &Link, wide: bool) -> Turn {
+    if link.entry.served() == 0 && handshake::is_other(&unread, wire.stream().is_tls()) {
+        return Turn::Other(wire, unread);
+    }
     if link.is_head_too_large() {
         return Turn::Refused(wire, refusal::TOO_LARGE);
     }
@@ -279,6 +292,11 @@ fn failed(mut wire: Wire, unread: Bytes, error: &hyper::Error, link: &Link, wide
 
 /// Hands the socket to the lot.
 fn park(wire: Wire, link: &Arc<Link>) {
+    if wire.stream().is_tls() {
+        let (stream, seat) = wire.into_stream();
+        link.report();
+        return crate::tls::rest(stream, seat, link.clone());
+    }
     let (bare, seat) = wire.bare();
     let bare = match bare {
         Ok(bare) => bare,

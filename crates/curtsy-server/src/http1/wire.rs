@@ -130,6 +130,11 @@ impl Wire {
         (self.stream.bare(), self.seat)
     }
 
+    /// Takes the stream out as it is.
+    pub(crate) fn into_stream(self) -> (Stream, Arc<Seat>) {
+        (self.stream, self.seat)
+    }
+
     fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.link.bytes_read(clock::now()) {
             self.scan_is_whole = self.is_between_requests();
@@ -305,6 +310,11 @@ impl AsyncWrite for Wire {
                 return Poll::Ready(Ok(()));
             }
             ready!(this.poll_flush_held(cx))?;
+        }
+        if this.stream.is_tls() {
+            let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+            this.link.write_blocked(flushed.is_pending());
+            ready!(flushed)?;
         }
         this.link.flushed();
         Poll::Ready(Ok(()))
