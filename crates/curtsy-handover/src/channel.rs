@@ -103,18 +103,10 @@ impl Channel {
         }
         match sent {
             Ok(()) => Ok(Sent::Done),
-            Err(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::TOOMANYREFS.raw_os_error()) =>
-            {
-                Ok(Sent::Congested)
-            }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => Ok(Sent::Full),
-                io::ErrorKind::BrokenPipe
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::NotConnected => Ok(Sent::Closed),
-                _ => Err(error),
-            },
+            Err(error) if error.raw_os_error() == Some(CONGESTED) => Ok(Sent::Congested),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Full),
+            Err(error) if is_closed(error.kind()) => Ok(Sent::Closed),
+            Err(error) => Err(error),
         }
     }
 
@@ -148,6 +140,13 @@ impl std::fmt::Debug for Buffer {
         f.write_str("Buffer")
     }
 }
+
+fn is_closed(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(kind, BrokenPipe | ConnectionReset | NotConnected)
+}
+
+const CONGESTED: i32 = rustix::io::Errno::TOOMANYREFS.raw_os_error();
 
 fn receive(socket: BorrowedFd<'_>, buffer: &mut Buffer) -> io::Result<Option<Packet>> {
     loop {
@@ -223,7 +222,7 @@ mod tests {
             a.writable().await.unwrap();
             match a.try_send(&frame(sent), &[a.socket.as_fd()]).unwrap() {
                 Sent::Done => sent += 1,
-                other => break other,
+                other @ (Sent::Full | Sent::Congested | Sent::Closed) => break other,
             }
         };
         assert_eq!(full, Sent::Full);

@@ -8,8 +8,8 @@
 //! - A connection that is under way (offered, unanswered) is neither read nor written by the donor. It comes back only
 //!   when the heir has refused it, or cannot take it any more: it is dead and its last packet has been read, or it has
 //!   closed the channel itself.
-//! - Before BAKED a heir that fails is killed, its death is waited for, and the donor serves on. After BAKED it is never
-//!   killed: it is the service.
+//! - Before BAKED an heir that fails is killed (one that has given up by itself, after a moment to say why), its death is
+//!   waited for, and the donor serves on. After BAKED it is never killed: it is the service.
 //! - Listeners are let go of at BAKED and not before.
 //!
 //! Deliberately absent: what a connection is, how frames are sent, what a kill is.
@@ -35,7 +35,7 @@ pub enum Phase {
     Baking,
     /// The heir has proved itself; the donor only has connections left.
     Baked,
-    /// The handover failed before BAKED; the heir's death is awaited.
+    /// The handover failed before BAKED; the heir's death is awaited, and hurried if need be.
     Ending,
     /// Over: the donor has said BYE.
     Left,
@@ -331,10 +331,10 @@ impl Donor {
             }
 
             (P::Greeting | P::Giving | P::Waiting | P::Baking, E::Abort(reason)) => {
-                self.fail(now, Failure::Refused(reason))
+                self.give_time(now, Failure::Refused(reason))
             }
             (P::Greeting | P::Giving | P::Waiting | P::Baking, E::End) => {
-                self.fail(now, Failure::Crashed(None))
+                self.give_time(now, Failure::Crashed(None))
             }
             (P::Greeting | P::Giving | P::Waiting | P::Baking, E::Cancel)
             | (P::Greeting | P::Giving | P::Waiting, E::Finish) => {
@@ -483,7 +483,9 @@ impl Donor {
         {
             return false;
         }
-        self.under_way.retain(|id, _| !distinct.contains(id));
+        for id in ids {
+            self.under_way.remove(id);
+        }
         true
     }
 
@@ -575,6 +577,14 @@ impl Donor {
         actions
     }
 
+    /// A failure that the heir knows of: it is about to end, and may still be saying why on its standard error.
+    fn give_time(&mut self, now: Instant, failure: Failure) -> Vec<Action> {
+        self.failure = Some(failure);
+        self.phase = Phase::Ending;
+        self.until = Some(now + LAST_WORDS_TIME);
+        self.unsend(Returned::HeirGone)
+    }
+
     fn kept(&mut self, exit: Exit) -> Vec<Action> {
         let crashed = matches!(self.failure, None | Some(Failure::Crashed(_)));
         if crashed {
@@ -624,6 +634,10 @@ pub const FIRST_SET: u32 = 2;
 
 /// How long to wait for a killed process before it is killed again. Only one that the kernel holds takes longer.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long an heir that has given up may take to end by itself before it is killed. Short, because between READY and its
+/// end nobody accepts.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
 
 /// What an OFFER's records may take of a frame, bytes.
 pub(crate) const BATCH_BYTES: usize = FRAME_MAX - HEADER_BYTES;

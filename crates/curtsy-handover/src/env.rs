@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -89,6 +89,8 @@ pub struct Start {
     pub parent: Option<u32>,
     /// What the parent left for us, when it is there and meant for us.
     pub summons: Option<Summons>,
+    /// What another process left: that of a grandparent, which is not for us, or of a parent that has died since.
+    pub stale: Option<Summons>,
 }
 
 /// What a donor says to its heir through the environment: where the channel is.
@@ -125,11 +127,11 @@ impl Start {
         executable: Option<PathBuf>,
         parent: Option<u32>,
     ) -> Self {
-        let summons = vars
-            .iter()
-            .find(|(name, _)| name == VARIABLE)
-            .and_then(|(_, value)| Summons::parse(value.to_str()?));
-        let summons = summons.filter(|summons| Some(summons.parent) == parent);
+        let variable = vars.iter().find(|(name, _)| name == VARIABLE);
+        let found = variable.and_then(|(_, value)| Summons::parse(value.to_str()?));
+        let is_for_us = |summons: &Summons| Some(summons.parent) == parent;
+        let summons = found.filter(is_for_us);
+        let stale = found.filter(|summons| !is_for_us(summons));
         let ours = |name: &OsString| {
             name.to_str()
                 .is_some_and(|name| NOT_PASSED_ON.contains(&name))
@@ -141,6 +143,7 @@ impl Start {
             directory: None,
             parent,
             summons,
+            stale,
         }
     }
 
@@ -286,7 +289,25 @@ impl Env for System {
     }
 }
 
-/// A child of this process.
+/// A process that somebody else started, by its pidfd: a supervisor's child that is to be this process's heir. Its end is
+/// seen, its exit status is not.
+///
+/// # Errors
+/// When the pidfd cannot be watched.
+///
+/// # Panics
+/// Outside a tokio runtime with I/O enabled.
+pub fn hold(pid: u32, pidfd: OwnedFd) -> io::Result<Box<dyn Process>> {
+    let held = Watched::new(pidfd, Interest::READABLE)?;
+    Ok(Box::new(Child {
+        pid,
+        held,
+        words: Arc::default(),
+        listener: None,
+    }))
+}
+
+/// A process that is held.
 #[derive(Debug)]
 struct Child {
     pid: u32,
@@ -424,6 +445,7 @@ mod tests {
         assert_eq!(child.vars, vec![("HOME".into(), "/root".into())]);
         let grandchild = start(&vars, 78);
         assert_eq!((grandchild.summons, grandchild.generation()), (None, 0));
+        assert_eq!((grandchild.stale, child.stale), (Some(summons), None));
         for bad in [
             "",
             "channel=3",

@@ -23,7 +23,7 @@ use crate::failure::Failure;
 use crate::heir::{Action, Event, Heir, Limits, Phase};
 use crate::outbox::Outbox;
 use crate::upgrader::Ancestors;
-use crate::wire::{Frame, Hello, Kind as ListenerKind, Message};
+use crate::wire::{Frame, Hello, Kind as ListenerKind, Message, WireError};
 
 /// A listener that was handed over.
 #[derive(Debug)]
@@ -63,16 +63,23 @@ pub enum Arrival {
 
 /// The stream of what arrives after READY.
 ///
-/// Dropping it refuses every further connection; those that were not read are closed.
+/// Dropping it refuses every further connection, and closes those that were taken and not read: read on after
+/// [`Arrivals::stop`], or until [`Arrival::DonorGone`], before this process ends.
 #[derive(Debug)]
 pub struct Arrivals {
     arrivals: mpsc::UnboundedReceiver<Arrival>,
-    bake: mpsc::UnboundedSender<Duration>,
+    commands: mpsc::UnboundedSender<Command>,
 }
 
 /// Says that the server has proved itself.
 #[derive(Debug, Clone)]
-pub struct Baker(mpsc::UnboundedSender<Duration>);
+pub struct Baker(mpsc::UnboundedSender<Command>);
+
+#[derive(Debug, Clone, Copy)]
+enum Command {
+    Bake,
+    Stop,
+}
 
 /// Takes over from the process that started this one, if it left a summons: `None` when there is none.
 ///
@@ -83,7 +90,14 @@ pub struct Baker(mpsc::UnboundedSender<Duration>);
 /// # Cancel safety
 /// Not cancel safe: the channel is closed, and the donor ends this process.
 pub async fn inherit(start: &Start) -> Result<Option<Inheritance>, Error> {
-    let Some(summons) = start.summons else {
+    // An heir whose donor died before it could look has another parent by now. What tells it from a child of the heir's
+    // that only has the same environment is the channel, which does not get out of the heir.
+    let orphaned = || {
+        start
+            .stale
+            .filter(|stale| seqpacket::is_inherited(stale.channel))
+    };
+    let Some(summons) = start.summons.or_else(orphaned) else {
         return Ok(None);
     };
     let socket = seqpacket::adopt(summons.channel).map_err(Error::io("the handover's channel"))?;
@@ -231,17 +245,25 @@ impl Inheritance {
                 .map_err(|error| Error::io("the saved standard error")(error.into()))?;
         }
         let (sender, arrivals) = mpsc::unbounded_channel();
-        let (bake, bakes) = mpsc::unbounded_channel();
+        let (commands, received) = mpsc::unbounded_channel();
         end.arrivals = Some(sender);
         end.step(Event::Ready { bake_after });
         end.pump();
-        tokio::spawn(end.run(bakes, buffer));
-        Ok(Arrivals { arrivals, bake })
+        tokio::spawn(end.run(received, buffer));
+        Ok(Arrivals { arrivals, commands })
     }
 }
 
 impl Arrivals {
-    /// What arrives next; `None` after [`Arrival::DonorGone`].
+    /// Takes no more connections: the donor keeps what it offers from now on. Those that are taken already still come,
+    /// and then `None`.
+    pub fn stop(&self) {
+        // Nobody there: the donor is gone.
+        let _ = self.commands.send(Command::Stop);
+    }
+
+    /// What arrives next; `None` after [`Arrival::DonorGone`], or when everything has come that came before
+    /// [`Arrivals::stop`].
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -252,7 +274,7 @@ impl Arrivals {
     /// A handle that says when the server has proved itself.
     #[must_use]
     pub fn baker(&self) -> Baker {
-        Baker(self.bake.clone())
+        Baker(self.commands.clone())
     }
 }
 
@@ -260,7 +282,7 @@ impl Baker {
     /// The server has proved itself: the donor may close its listeners. Saying it again does nothing.
     pub fn bake(&self) {
         // Nobody there: the donor is gone.
-        let _ = self.0.send(Duration::ZERO);
+        let _ = self.0.send(Command::Bake);
     }
 }
 
@@ -289,13 +311,15 @@ struct End {
     report: Option<String>,
     /// The channel was read to its end.
     ended: bool,
+    /// The server takes no more.
+    stopped: bool,
 }
 
 /// What woke the driver.
 enum Wake {
     Packet(io::Result<Option<Packet>>),
     Died,
-    Bake,
+    Command(Option<Command>),
     Deaf,
     Writable,
     Time,
@@ -315,6 +339,7 @@ impl End {
             arrivals: None,
             report: None,
             ended: false,
+            stopped: false,
         }
     }
 
@@ -331,22 +356,26 @@ impl End {
     }
 
     /// The life after READY.
-    async fn run(mut self, mut bakes: mpsc::UnboundedReceiver<Duration>, mut buffer: Buffer) {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>, mut buffer: Buffer) {
         let mut open = true;
         while self.machine.phase() != Phase::Alone {
             self.pump();
+            // What is taken must still come out.
+            let settled = self.outbox.len() == 0 && self.machine.held().is_empty();
+            if self.stopped && settled {
+                self.arrivals = None;
+            }
             let deadline = self.machine.deadline();
-            let deaf = self.arrivals.is_none();
             let wake = tokio::select! {
                 // The channel first: what a donor offered before its death counts.
                 biased;
                 packet = self.channel.recv(&mut buffer), if !self.ended => Wake::Packet(packet),
                 () = death(self.watch.as_ref()) => Wake::Died,
-                bake = bakes.recv(), if open => if bake.is_some() { Wake::Bake } else { Wake::Deaf },
+                command = commands.recv(), if open => Wake::Command(command),
                 writable = self.channel.writable(), if self.outbox.state == Sent::Full => {
                     writable.map_or_else(|error| Wake::Packet(Err(error)), |()| Wake::Writable)
                 }
-                () = closed(self.arrivals.as_ref()), if !deaf => Wake::Deaf,
+                () = closed(self.arrivals.as_ref()) => Wake::Deaf,
                 () = until(deadline) => Wake::Time,
             };
             match wake {
@@ -357,21 +386,10 @@ impl End {
                     self.end();
                 }
                 Wake::Died => self.died(&mut buffer),
-                Wake::Bake => self.step(Event::Bake),
-                Wake::Deaf
-                    if open
-                        && self
-                            .arrivals
-                            .as_ref()
-                            .is_some_and(|arrivals| !arrivals.is_closed()) =>
-                {
-                    open = false;
-                }
-                Wake::Deaf => {
-                    // Nobody takes connections any more: they are refused from now on.
-                    open = false;
-                    self.arrivals = None;
-                }
+                Wake::Command(Some(Command::Bake)) => self.step(Event::Bake),
+                Wake::Command(Some(Command::Stop)) => self.stopped = true,
+                Wake::Command(None) => open = false,
+                Wake::Deaf => self.arrivals = None,
                 Wake::Writable => {}
                 Wake::Time => self.step(Event::Timer),
             }
@@ -410,19 +428,18 @@ impl End {
         let Some(packet) = packet else {
             return self.end();
         };
-        let Some((frame, event)) = self.understand(&packet) else {
+        let Packet { frame, fds } = packet;
+        let Some((frame, event)) = self.understand(frame, fds.len()) else {
             return;
         };
         match (frame.message, &event) {
-            (Message::Hello(hello), Event::Hello) => {
-                (found.hello, found.pidfds) = (hello, packet.fds)
-            }
+            (Message::Hello(hello), Event::Hello) => (found.hello, found.pidfds) = (hello, fds),
             (Message::Listener(listener), Event::Set { .. }) => {
                 found.listeners.push(InheritedListener {
                     name: listener.name,
                     kind: listener.kind,
                     mode: listener.mode,
-                    sockets: packet.fds,
+                    sockets: fds,
                 })
             }
             (Message::Tickets(keys), Event::Set { .. }) => found.tickets = Some(keys),
@@ -432,19 +449,20 @@ impl End {
     }
 
     fn hear(&mut self, packet: Packet) {
-        let Some((frame, event)) = self.understand(&packet) else {
+        let Packet { frame, fds } = packet;
+        let Some((frame, event)) = self.understand(frame, fds.len()) else {
             return;
         };
         match frame.message {
             Message::Offer(offered) => {
-                let unwanted = self
+                let deaf = self
                     .arrivals
                     .as_ref()
                     .is_none_or(mpsc::UnboundedSender::is_closed);
-                if unwanted {
+                if deaf || self.stopped {
                     return self.step(Event::Unwanted(offered.iter().map(|one| one.id).collect()));
                 }
-                for (one, fd) in offered.into_iter().zip(packet.fds) {
+                for (one, fd) in offered.into_iter().zip(fds) {
                     self.offered.insert(
                         one.id,
                         Connection {
@@ -471,10 +489,15 @@ impl End {
     }
 
     /// The frame and what it means here, or `None` when what it means was nothing and has been dealt with.
-    fn understand(&mut self, packet: &Packet) -> Option<(Frame, Event)> {
-        match &packet.frame {
+    fn understand(
+        &mut self,
+        frame: Result<Frame, WireError>,
+        fds: usize,
+    ) -> Option<(Frame, Event)> {
+        match frame {
             Ok(frame) if frame.generation.wrapping_add(1) == self.generation => {
-                Some((frame.clone(), Event::from_frame(frame, packet.fds.len())))
+                let event = Event::from_frame(&frame, fds);
+                Some((frame, event))
             }
             Ok(frame) => {
                 let what = format!("a frame from generation {}", frame.generation);
@@ -482,7 +505,7 @@ impl End {
                 None
             }
             Err(error) => {
-                self.step(Event::Alien(error.clone().into()));
+                self.step(Event::Alien(error.into()));
                 None
             }
         }

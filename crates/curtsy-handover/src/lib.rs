@@ -47,8 +47,10 @@ pub mod donor;
 pub mod env;
 mod error;
 mod failure;
+mod gift;
 pub mod heir;
 mod inheritance;
+mod lane;
 pub mod notify;
 mod outbox;
 pub mod pidfile;
@@ -62,9 +64,11 @@ pub use donor::Returned;
 pub use env::{Start, Summons};
 pub use error::Error;
 pub use failure::Failure;
+pub use gift::Gift;
 pub use inheritance::{
     Arrival, Arrivals, Baker, Inheritance, InheritedListener, inherit, inherit_over,
 };
+pub use lane::{Lane, Settled};
 pub use record::{EXTRA_MAX, Record, UNREAD_MAX};
-pub use successor::{Gift, Lane, Settled, Successor};
+pub use successor::Successor;
 pub use upgrader::{Ancestors, Upgrader};

@@ -7,98 +7,23 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
 use crate::channel::{Buffer, Channel, Packet, Sent};
 use crate::connection::Connection;
-use crate::donor::{Action, Donor, Event, Limits, Phase, Returned};
+use crate::donor::{Action, Donor, Event, Limits, Phase};
 use crate::env::{Env, Process};
 use crate::error::{Error, Kind};
 use crate::failure::Failure;
+use crate::gift::Gift;
+use crate::lane::{Command, Lane, Settled};
 use crate::outbox::Outbox;
-use crate::wire::{self, Hello, Listener, Message, Offered};
-
-/// What a donor gives before READY: its listeners, its ticket keys, and the news of who else is draining.
-#[derive(Debug, Default)]
-pub struct Gift {
-    listeners: Vec<(Listener, Vec<OwnedFd>)>,
-    tickets: Option<Vec<u8>>,
-    config: Vec<u8>,
-    pub(crate) ancestors: Vec<Arc<OwnedFd>>,
-}
-
-impl Gift {
-    /// Nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a listener with all its sockets, which are duplicated and stay the caller's.
-    ///
-    /// # Errors
-    /// When they cannot be duplicated, or there are more than a frame can carry (64).
-    pub fn listener<'fd>(
-        &mut self,
-        name: &str,
-        kind: wire::Kind,
-        mode: &str,
-        sockets: impl IntoIterator<Item = BorrowedFd<'fd>>,
-    ) -> io::Result<&mut Self> {
-        let sockets: Vec<OwnedFd> = sockets
-            .into_iter()
-            .map(curtsy_sys::seqpacket::duplicate)
-            .collect::<io::Result<_>>()?;
-        if sockets.len() > wire::FDS_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "too many sockets for one listener",
-            ));
-        }
-        let count = u16::try_from(sockets.len()).map_err(io::Error::other)?;
-        let listener = Listener {
-            name: name.to_owned(),
-            kind,
-            mode: mode.to_owned(),
-            sockets: count,
-        };
-        self.listeners.push((listener, sockets));
-        Ok(self)
-    }
-
-    /// Sets the TLS session ticket keys, in the server's own encoding.
-    pub fn tickets(&mut self, keys: Vec<u8>) -> &mut Self {
-        self.tickets = Some(keys);
-        self
-    }
-
-    /// Sets a hash of the configuration, for the log. At most 64 bytes.
-    pub fn config(&mut self, hash: Vec<u8>) -> &mut Self {
-        self.config = hash;
-        self
-    }
-
-    fn sets(&self) -> u32 {
-        let keys = usize::from(self.tickets.is_some());
-        u32::try_from(self.listeners.len() + keys).unwrap_or(u32::MAX)
-    }
-}
-
-/// What became of an offered connection.
-#[derive(Debug)]
-pub enum Settled {
-    /// It is the heir's.
-    Taken,
-    /// It is the donor's, as it was.
-    Returned(Connection, Returned),
-    /// The heir broke the protocol after BAKED: nobody can say whose it is, and this end of it was closed.
-    Forgotten,
-}
+use crate::wire::{self, Hello, Message, Offered};
 
 /// An heir that has said READY.
 ///
@@ -110,24 +35,6 @@ pub struct Successor {
     commands: mpsc::UnboundedSender<Command>,
     progress: watch::Receiver<Progress>,
     ids: Arc<AtomicU64>,
-}
-
-/// A way to offer connections, with the answers to what was offered through it. One for each worker.
-#[derive(Debug)]
-pub struct Lane {
-    commands: mpsc::UnboundedSender<Command>,
-    answers: mpsc::UnboundedSender<(u64, Settled)>,
-    settled: mpsc::UnboundedReceiver<(u64, Settled)>,
-    ids: Arc<AtomicU64>,
-    outstanding: usize,
-}
-
-#[derive(Debug)]
-enum Command {
-    Offer(u64, Connection, mpsc::UnboundedSender<(u64, Settled)>),
-    Finish(String),
-    Cancel,
-    Restart,
 }
 
 #[derive(Debug, Clone)]
@@ -220,14 +127,7 @@ impl Successor {
     /// Opens a way to offer connections.
     #[must_use]
     pub fn lane(&self) -> Lane {
-        let (answers, settled) = mpsc::unbounded_channel();
-        Lane {
-            commands: self.commands.clone(),
-            answers,
-            settled,
-            ids: Arc::clone(&self.ids),
-            outstanding: 0,
-        }
+        Lane::new(self.commands.clone(), Arc::clone(&self.ids))
     }
 
     /// Waits until the heir has proved itself. Then the listeners may be closed.
@@ -290,46 +190,6 @@ impl Successor {
             Ok(_) => Ok(()),
             Err(_) => Err(Error::new(Kind::Over)),
         }
-    }
-}
-
-impl Lane {
-    /// Offers a connection, and gives back the number under which [`Lane::settled`] will tell what became of it.
-    ///
-    /// The caller must have let go of it before: taken it out of its epoll set, and stopped reading and writing.
-    pub fn offer(&mut self, connection: Connection) -> u64 {
-        let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        self.outstanding += 1;
-        if let Err(unsent) =
-            self.commands
-                .send(Command::Offer(id, connection, self.answers.clone()))
-        {
-            let Command::Offer(_, connection, answers) = unsent.0 else {
-                return id;
-            };
-            // The receiver is ours.
-            let _ = answers.send((id, Settled::Returned(connection, Returned::Over)));
-        }
-        id
-    }
-
-    /// What became of one of the connections that were offered here; `None` when all have been told.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn settled(&mut self) -> Option<(u64, Settled)> {
-        if self.outstanding == 0 {
-            return None;
-        }
-        let settled = self.settled.recv().await;
-        self.outstanding -= 1;
-        settled
-    }
-
-    /// How many are unanswered.
-    #[must_use]
-    pub fn outstanding(&self) -> usize {
-        self.outstanding
     }
 }
 

@@ -12,9 +12,10 @@ use tokio::sync::Mutex;
 
 use crate::channel::Channel;
 use crate::donor::Limits;
-use crate::env::{Env, Launch, Start, Summons, System};
+use crate::env::{Env, Launch, Process, Start, Summons, System};
 use crate::error::{Error, Kind};
-use crate::successor::{Forward, Gift, Parts, Successor};
+use crate::gift::Gift;
+use crate::successor::{Forward, Parts, Successor, Turn};
 
 /// The processes that were before this one and have not ended yet.
 #[derive(Debug, Clone, Default)]
@@ -131,7 +132,35 @@ impl Upgrader {
     ///
     /// # Cancel safety
     /// Dropping the future before READY calls the handover off; the new process is killed and reaped.
-    pub async fn upgrade(&self, mut gift: Gift) -> Result<Successor, Error> {
+    pub async fn upgrade(&self, gift: Gift) -> Result<Successor, Error> {
+        let (turn, gift) = self.turn(gift).await?;
+        let (ours, theirs) = seqpacket::pair().map_err(Error::io("no channel for the handover"))?;
+        let process = self.launch(&theirs)?;
+        // Only the heir holds its end now, so that its death is the channel's end.
+        drop(theirs);
+        self.start(turn, ours, process, gift).await
+    }
+
+    /// As [`Upgrader::upgrade`], for an heir that somebody else has started and given the other end of the channel: a
+    /// supervisor that is the parent of all generations. Its [`Summons`] must name this generation's successor.
+    ///
+    /// # Errors
+    /// As [`Upgrader::upgrade`]. A process that does not get its turn is not ended.
+    ///
+    /// # Cancel safety
+    /// As [`Upgrader::upgrade`].
+    pub async fn upgrade_over(
+        &self,
+        channel: OwnedFd,
+        process: Box<dyn Process>,
+        gift: Gift,
+    ) -> Result<Successor, Error> {
+        let (turn, gift) = self.turn(gift).await?;
+        self.start(turn, channel, process, gift).await
+    }
+
+    /// Waits for the others, and looks whether there may be another generation.
+    async fn turn(&self, mut gift: Gift) -> Result<(Turn, Gift), Error> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         if let Some(forward) = &*turn {
             let kind = if forward.ask() {
@@ -141,28 +170,42 @@ impl Upgrader {
             };
             return Err(Error::new(kind));
         }
-        let living: Vec<_> = self
+        let living = self
             .ancestors
             .0
             .iter()
-            .filter(|held| !pidfd::has_ended(held.as_fd()))
-            .cloned()
-            .collect();
-        if living.len() >= self.generations_max {
-            return Err(Error::new(Kind::TooManyGenerations(living.len())));
+            .filter(|held| !pidfd::has_ended(held.as_fd()));
+        gift.ancestors = living.cloned().collect();
+        if gift.ancestors.len() >= self.generations_max {
+            return Err(Error::new(Kind::TooManyGenerations(gift.ancestors.len())));
         }
-        gift.ancestors = living;
+        Ok((turn, gift))
+    }
 
-        let (ours, theirs) = seqpacket::pair().map_err(Error::io("no channel for the handover"))?;
-        let channel = Channel::new(ours).map_err(Error::io("no channel for the handover"))?;
-        let process = self.launch(&theirs)?;
-        // Only the heir holds its end now, so that its death is the channel's end.
-        drop(theirs);
+    async fn start(
+        &self,
+        turn: Turn,
+        channel: OwnedFd,
+        process: Box<dyn Process>,
+        gift: Gift,
+    ) -> Result<Successor, Error> {
+        // The process exists by now: from here on there must be no way out that does not wait for it.
+        let channel = match Channel::new(channel) {
+            Ok(channel) => channel,
+            Err(error) => {
+                let mut process = process;
+                let killed = process.kill();
+                if killed.is_ok() {
+                    process.exited().await;
+                }
+                return Err(Error::io("no channel for the handover")(error));
+            }
+        };
         let generation = self.generation();
         tracing::info!(
             pid = process.pid(),
             generation = generation + 1,
-            "starting the next generation"
+            "handing over to the next generation"
         );
         let (env, limits) = (Arc::clone(&self.env), self.limits);
         Successor::start(Parts {
@@ -177,7 +220,7 @@ impl Upgrader {
         .await
     }
 
-    fn launch(&self, theirs: &OwnedFd) -> Result<Box<dyn crate::env::Process>, Error> {
+    fn launch(&self, theirs: &OwnedFd) -> Result<Box<dyn Process>, Error> {
         let stderr = rustix::stdio::stderr();
         let mut fds = vec![(theirs.as_fd(), CHANNEL_NUMBER)];
         if self.capture_stderr {

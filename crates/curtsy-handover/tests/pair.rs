@@ -2,6 +2,11 @@
 //! servers' own steps can come. In each state no connection has two living owners; in each end each has exactly one,
 //! unless its owner died; and whoever lives accepts.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -22,7 +27,6 @@ struct Pair {
     /// Killed by the donor's machine; dies at the next step.
     heir_condemned: bool,
     donor_closed: bool,
-    heir_closed: bool,
     to_heir: VecDeque<(u32, Message)>,
     to_donor: VecDeque<Message>,
     donor_sequence: u32,
@@ -104,7 +108,6 @@ impl Pair {
             heir_lives: true,
             heir_condemned: false,
             donor_closed: false,
-            heir_closed: false,
             to_heir: VecDeque::from([(1, hello.clone())]),
             to_donor: VecDeque::from([hello]),
             donor_sequence: 1,
@@ -126,10 +129,10 @@ impl Pair {
     /// Takes a step, or says that it is not possible here.
     fn take(&mut self, choice: Choice) -> bool {
         let donor_open = self.donor_lives && !self.donor_closed;
-        let heir_open = self.heir_lives && !self.heir_closed;
+        let heir_open = self.heir_lives;
         match choice {
             Choice::ToHeir => {
-                if !self.heir_lives || self.heir_closed {
+                if !self.heir_lives {
                     return false;
                 }
                 let Some((sequence, message)) = self.to_heir.pop_front() else {
@@ -296,14 +299,13 @@ impl Pair {
     }
 
     fn in_channel(&self) -> BTreeSet<u64> {
-        let offered = self
-            .to_heir
-            .iter()
-            .filter_map(|(_, message)| match message {
-                Message::Offer(offered) => Some(offered.iter().map(|one| one.id)),
-                _ => None,
-            });
-        offered.flatten().collect()
+        let mut offered = BTreeSet::new();
+        for (_, message) in &self.to_heir {
+            if let Message::Offer(connections) = message {
+                offered.extend(connections.iter().map(|one| one.id));
+            }
+        }
+        offered
     }
 
     fn heir_dies(&mut self) {
@@ -320,7 +322,7 @@ impl Pair {
 
     fn donor_sends(&mut self, message: Message) {
         self.donor_sequence += 1;
-        if self.heir_lives && !self.heir_closed {
+        if self.heir_lives {
             self.to_heir.push_back((self.donor_sequence, message));
         }
     }
@@ -428,14 +430,13 @@ impl Pair {
 
     fn key(&self) -> String {
         format!(
-            "{:?}{:?}{}{}{}{}{}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{}{}{}{}{}",
+            "{:?}{:?}{}{}{}{}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{}{}{}{}{}",
             self.donor,
             self.heir,
             self.donor_lives,
             self.heir_lives,
             self.heir_condemned,
             self.donor_closed,
-            self.heir_closed,
             self.to_heir,
             self.to_donor,
             self.donor_knows,

@@ -1,6 +1,11 @@
 //! Every phase and every event of both machines, one line each: what comes of it. The tables are the specification; a
 //! change of behaviour is a change of a table.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,10 @@
 //! Whole handovers through the public interface, with an operating system whose processes are tasks of this one.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -560,4 +565,136 @@ async fn a_donor_that_speaks_another_version_is_told() {
     assert!(
         matches!(&heard[..], [Message::Hello(_), Message::Abort { reason }] if reason.contains("version 3"))
     );
+}
+
+#[tokio::test]
+async fn no_more_is_offered_than_the_heir_has_room_for() {
+    let socket = listener();
+    let hello = frame(
+        1,
+        Message::Hello(Hello {
+            room: 5,
+            window: 100,
+            ..Hello::default()
+        }),
+    );
+    let got = |sequence| frame(sequence, Message::Got { sequence });
+    let taken = frame(5, Message::Taken((1..=5).collect()));
+    let (small, _) = upgrader(scripted(vec![
+        hello,
+        got(2),
+        got(3),
+        frame(4, Message::Ready),
+        taken,
+    ]));
+    let successor = in_time(small.upgrade(gift(&socket))).await.unwrap();
+    let mut lane = successor.lane();
+    let clients: Vec<_> = (0..20).map(connection).collect();
+    for (connection, _client) in clients {
+        lane.offer(connection);
+    }
+    let (mut taken, mut no_room) = (0, 0);
+    while let Some((_, settled)) = in_time(lane.settled()).await {
+        match settled {
+            Settled::Taken => taken += 1,
+            Settled::Returned(_, Returned::NoRoom) => no_room += 1,
+            other @ (Settled::Returned(..) | Settled::Forgotten) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((taken, no_room), (5, 15));
+}
+
+#[tokio::test]
+async fn an_heir_that_stops_taking_still_gets_what_it_took() {
+    let socket = listener();
+    let (arrived, mut arrivals) = mpsc::unbounded_channel();
+    let (stopping, _) = upgrader(behaviour(move |channel, summons| {
+        let arrived = arrived.clone();
+        async move {
+            let inheritance = inherit_over(channel, None, summons, heir::Limits::default())
+                .await
+                .unwrap();
+            let mut arrivals = inheritance.ready(Some(Duration::ZERO)).await.unwrap();
+            let first = arrivals.next().await.unwrap();
+            arrivals.stop();
+            let _ = arrived.send(first);
+            while let Some(arrival) = arrivals.next().await {
+                let _ = arrived.send(arrival);
+            }
+            drop(arrived);
+            std::future::pending().await
+        }
+    }));
+    let successor = in_time(stopping.upgrade(gift(&socket))).await.unwrap();
+    let mut lane = successor.lane();
+    let mut clients = vec![];
+    for served in 0..500 {
+        let (connection, client) = connection(served);
+        lane.offer(connection);
+        clients.push(client);
+    }
+    let (mut taken, mut refused) = (0, 0);
+    while let Some((_, settled)) = in_time(lane.settled()).await {
+        match settled {
+            Settled::Taken => taken += 1,
+            Settled::Returned(_, Returned::Refused(Refusal::Unwanted)) => refused += 1,
+            other @ (Settled::Returned(..) | Settled::Forgotten) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(taken + refused, 500);
+    for _ in 0..taken {
+        assert!(matches!(
+            in_time(arrivals.recv()).await,
+            Some(Arrival::Connection(_))
+        ));
+    }
+    assert!(arrivals.try_recv().is_err(), "more came out than was taken");
+}
+
+#[tokio::test]
+async fn an_heir_that_somebody_else_started_is_given_the_same() {
+    let socket = listener();
+    let (ours, theirs) = seqpacket::pair().unwrap();
+    let (arrived, mut arrivals) = mpsc::unbounded_channel();
+    let (_bake, baking) = watch::channel(true);
+    let heir = good(arrived, baking);
+    let summons = Summons {
+        channel: 3,
+        stderr: None,
+        parent: 1,
+        generation: 1,
+    };
+    let heir = tokio::spawn(heir(theirs, summons));
+    // A process that stands for the heir: it is held, and it is not ours to reap.
+    let mut sleeper = std::process::Command::new("sleep")
+        .arg("60")
+        .spawn()
+        .unwrap();
+    let held = curtsy_sys::pidfd::open(sleeper.id()).unwrap();
+    let process = curtsy_handover::env::hold(sleeper.id(), held).unwrap();
+    let (upgrader, fake) = upgrader(scripted(vec![]));
+    let successor = in_time(upgrader.upgrade_over(ours, process, gift(&socket)))
+        .await
+        .unwrap();
+    in_time(successor.baked()).await.unwrap();
+    in_time(successor.finish("bye")).await.unwrap();
+    assert!(matches!(
+        in_time(arrivals.recv()).await,
+        Some(Arrival::DonorGone(Some(_)))
+    ));
+    assert_eq!(in_time(heir).await.unwrap(), Exit::Status(0));
+    assert_eq!(fake.launched.load(Ordering::SeqCst), 0);
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+}
+
+#[tokio::test]
+async fn generations_that_drain_are_capped() {
+    let socket = listener();
+    let (upgrader, fake) = upgrader(scripted(vec![]));
+    let error = in_time(upgrader.generations_max(0).upgrade(gift(&socket)))
+        .await
+        .unwrap_err();
+    assert!(error.is_too_many_generations(), "{error}");
+    assert_eq!(fake.launched.load(Ordering::SeqCst), 0);
 }

@@ -1,5 +1,10 @@
 //! The frames: what is written is read back, and nothing that is read can harm.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
 use std::time::Duration;
 
 use curtsy_handover::Record;

@@ -4,6 +4,8 @@
 //! where it came; everything read is bounded. Deliberately absent: any tolerance. A client that mends what it reads
 //! cannot say what the server sent.
 
+use std::io;
+
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -125,6 +127,15 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
             Ok(_) => {
                 self.begun = true;
                 Ok(true)
+            }
+            // TLS that ends without saying so: an end of stream that cannot be a body's.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                let loss = if self.begun {
+                    Loss::EofInside
+                } else {
+                    Loss::EofBefore
+                };
+                Err(Trouble::new(loss, format!("cut off: {e}")))
             }
             Err(e) => {
                 let place = if self.begun { "inside" } else { "before" };

@@ -1,15 +1,17 @@
 //! The account book of a run: every request and connection is entered here, once when it begins and once when it ends.
 //!
-//! Invariants: `sent == answered + lost + in flight` and `opened == closed + open` at any time. One lock, held for some tens of
+//! Invariants: `sent == answered + lost + crossed + in flight` and `opened == closed + open` at any time. One lock, held for some tens of
 //! nanoseconds per entry and never across an await: at the rates one process can drive it is free nearly always.
 //! Its size is bounded whatever the length of the run: the timeline halves its resolution when it is full.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::outcome::{Closed, Loss, Trouble};
 
@@ -23,6 +25,8 @@ pub struct Counts {
     pub answered: u64,
     /// Requests lost, by cause.
     pub lost: Losses,
+    /// WebSocket messages that crossed the server's Close, after which nobody may echo them: no loss.
+    pub crossed_close: u64,
     /// Connections refused, or a Unix socket gone.
     pub refused: u64,
     /// Connects that failed otherwise: timed out, unreachable, no descriptor, no port.
@@ -31,7 +35,8 @@ pub struct Counts {
     pub unsolicited: u64,
     /// Connections made.
     pub opened: u64,
-    /// Connections whose last answer had said that it was the last one.
+    /// Connections whose last answer had said that it was the last one, or that said GOAWAY
+    /// (HTTP/2) or Close in good order (WebSocket).
     pub closed_by_server_announced: u64,
     /// Connections ended by the peer while no request was in flight: no loss.
     pub closed_while_idle: u64,
@@ -61,6 +66,8 @@ pub struct Losses {
     pub timeout: u64,
     /// See [`Loss::Garbage`].
     pub garbage: u64,
+    /// See [`Loss::Unprocessed`].
+    pub unprocessed: u64,
 }
 
 impl Losses {
@@ -74,6 +81,7 @@ impl Losses {
             Loss::WrongBody => self.wrong_body,
             Loss::Timeout => self.timeout,
             Loss::Garbage => self.garbage,
+            Loss::Unprocessed => self.unprocessed,
         }
     }
 
@@ -91,6 +99,7 @@ impl Losses {
             Loss::WrongBody => &mut self.wrong_body,
             Loss::Timeout => &mut self.timeout,
             Loss::Garbage => &mut self.garbage,
+            Loss::Unprocessed => &mut self.unprocessed,
         } += 1;
     }
 }
@@ -184,11 +193,17 @@ pub(crate) struct Book {
     pub(crate) started: Instant,
     is_refusal_a_loss: bool,
     pages: Mutex<Pages>,
+    /// So many answers as somebody waits for are there.
+    reached: Notify,
 }
 
 #[derive(Debug)]
 pub(crate) struct Pages {
     pub(crate) counts: Counts,
+    /// The least number of answers that somebody waits for.
+    awaited: u64,
+    /// The number of the youngest request.
+    number: u64,
     pub(crate) stretches: Vec<Stretch>,
     pub(crate) cell_width: Duration,
     pub(crate) cells: Vec<Cell>,
@@ -197,6 +212,7 @@ pub(crate) struct Pages {
     pub(crate) losses: Vec<LostRequest>,
     pub(crate) connect_errors: BTreeMap<String, u64>,
     pub(crate) answers: BTreeMap<String, Seen>,
+    pub(crate) close_codes: BTreeMap<u16, u64>,
 }
 
 impl Book {
@@ -204,8 +220,11 @@ impl Book {
         Self {
             started: Instant::now(),
             is_refusal_a_loss,
+            reached: Notify::new(),
             pages: Mutex::new(Pages {
                 counts: Counts::default(),
+                awaited: u64::MAX,
+                number: 0,
                 stretches: vec![Stretch::new("start", Duration::ZERO)],
                 cell_width: CELL_WIDTH,
                 cells: Vec::new(),
@@ -214,6 +233,7 @@ impl Book {
                 losses: Vec::new(),
                 connect_errors: BTreeMap::new(),
                 answers: BTreeMap::new(),
+                close_codes: BTreeMap::new(),
             }),
         }
     }
@@ -221,6 +241,23 @@ impl Book {
     pub(crate) fn pages(&self) -> MutexGuard<'_, Pages> {
         // No entry is made in steps that a panic could tear apart.
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until so many requests were answered.
+    pub(crate) async fn wait_answered(&self, answered: u64) {
+        loop {
+            let mut reached = pin!(self.reached.notified());
+            // From here on no notice is missed.
+            reached.as_mut().enable();
+            {
+                let mut pages = self.pages();
+                if pages.counts.answered >= answered {
+                    return;
+                }
+                pages.awaited = pages.awaited.min(answered);
+            }
+            reached.await;
+        }
     }
 
     pub(crate) fn mark(&self, label: &str) {
@@ -236,8 +273,9 @@ impl Book {
     pub(crate) fn sent(&self, client: usize, begun: Instant) -> Entry {
         let mut pages = self.pages();
         pages.counts.sent += 1;
+        pages.number += 1;
         Entry {
-            number: pages.counts.sent,
+            number: pages.number,
             client,
             begun,
         }
@@ -250,6 +288,10 @@ impl Book {
         let now = at - self.started;
         let mut pages = self.pages();
         pages.counts.answered += 1;
+        if pages.counts.answered >= pages.awaited {
+            pages.awaited = u64::MAX;
+            self.reached.notify_waiters();
+        }
         pages.last_answer_at = pages.last_answer_at.max(Some(at));
         pages.counts.body_bytes += length;
         let cell = pages.cell(now);
@@ -262,6 +304,11 @@ impl Book {
         if let Some(text) = text {
             pages.seen(text, millis(now));
         }
+    }
+
+    /// A request that was entered as sent turned out not to be: its number is not used again.
+    pub(crate) fn withdrawn(&self) {
+        self.pages().counts.sent -= 1;
     }
 
     pub(crate) fn lost(&self, entry: Entry, trouble: Trouble) {
@@ -300,6 +347,15 @@ impl Book {
             Closed::ByLoss => &mut counts.closed_by_loss,
             Closed::ByClient => &mut counts.closed_by_client,
         } += 1;
+    }
+
+    pub(crate) fn crossed_close(&self) {
+        self.pages().counts.crossed_close += 1;
+    }
+
+    /// A WebSocket was closed by the server with this code.
+    pub(crate) fn close_frame(&self, code: u16) {
+        *self.pages().close_codes.entry(code).or_default() += 1;
     }
 
     pub(crate) fn unsolicited(&self) {
@@ -437,8 +493,8 @@ mod tests {
             book.lost(entry, Trouble::new(loss, "for the test"));
         }
         let counts = book.pages().counts;
-        assert_eq!(counts.sent, 7);
-        assert_eq!(counts.lost.total(), 7);
+        assert_eq!(counts.sent, 8);
+        assert_eq!(counts.lost.total(), 8);
         for loss in Loss::ALL {
             assert_eq!(counts.lost.of(loss), 1, "{loss}");
         }

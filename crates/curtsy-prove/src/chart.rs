@@ -120,9 +120,28 @@ fn answers_band(out: &mut String, columns: &[Cell], column_ms: u64, x: &impl Fn(
 
 fn latency_band(out: &mut String, columns: &[Cell], column_ms: u64, x: &impl Fn(u64) -> f64) {
     let slowest = columns.iter().map(|c| c.latency_max_us).max().unwrap_or(0);
+    for (class, value) in [
+        ("mean", mean_us as fn(&Cell) -> u64),
+        ("latency", |c| c.latency_max_us),
+    ] {
+        let path = latency_line(columns, column_ms, x, slowest, value);
+        let _ = write!(out, "<path class=\"{class}\" d=\"{path}\"/>");
+    }
+    let unit = "latency: slowest, and mean (logarithmic, from 10 us)";
+    band_label(out, LATENCY_TOP, unit, &span(slowest));
+}
+
+/// A line through the columns that have answers, broken where there are none.
+fn latency_line(
+    columns: &[Cell],
+    column_ms: u64,
+    x: &impl Fn(u64) -> f64,
+    slowest_us: u64,
+    value: fn(&Cell) -> u64,
+) -> String {
     let base = LATENCY_TOP + BAND_HEIGHT;
     // From 10 us, which is below any answer, to the slowest one.
-    let decades = (slowest.max(100) as f64 / 10.0).log10();
+    let decades = (slowest_us.max(100) as f64 / 10.0).log10();
     let mut is_open = false;
     let mut path = String::new();
     for (i, cell) in columns.iter().enumerate() {
@@ -130,7 +149,7 @@ fn latency_band(out: &mut String, columns: &[Cell], column_ms: u64, x: &impl Fn(
             is_open = false;
             continue;
         }
-        let height = (cell.latency_max_us.max(10) as f64 / 10.0).log10() / decades;
+        let height = (value(cell).max(10) as f64 / 10.0).log10() / decades;
         let y = base - BAND_HEIGHT * height;
         let middle = x(i as u64 * column_ms + column_ms / 2);
         let _ = write!(
@@ -144,8 +163,11 @@ fn latency_band(out: &mut String, columns: &[Cell], column_ms: u64, x: &impl Fn(
         }
         is_open = true;
     }
-    let _ = write!(out, "<path class=\"latency\" d=\"{path}\"/>");
-    band_label(out, LATENCY_TOP, "slowest (log)", &span(slowest));
+    path
+}
+
+fn mean_us(cell: &Cell) -> u64 {
+    cell.latency_sum_us / cell.answered.max(1)
 }
 
 fn losses_band(out: &mut String, columns: &[Cell], column_ms: u64, x: &impl Fn(u64) -> f64) {
@@ -161,7 +183,11 @@ fn losses_band(out: &mut String, columns: &[Cell], column_ms: u64, x: &impl Fn(u
             base - height
         );
     }
-    let unit = format!("lost per {column_ms} ms");
+    let unit = if most == 0 {
+        "nothing lost".to_owned()
+    } else {
+        format!("lost per {column_ms} ms")
+    };
     band_label(out, LOSSES_TOP, &unit, &most.to_string());
 }
 
@@ -181,6 +207,10 @@ fn band_label(out: &mut String, top: f64, name: &str, most: &str) {
 
 fn marks(out: &mut String, report: &Report, x: &impl Fn(u64) -> f64) {
     let bottom = LOSSES_TOP + BAND_HEIGHT;
+    for segment in report.segments.iter().skip(1) {
+        let at = x(segment.from_ms);
+        let _ = write!(out, "<path class=\"mark\" d=\"M{at:.1} 30V{bottom}\"/>");
+    }
     for (i, segment) in report.segments.iter().skip(1).enumerate() {
         let at = x(segment.from_ms);
         // Neighbouring labels take turns in height, and those at the right end read leftwards.
@@ -193,8 +223,7 @@ fn marks(out: &mut String, report: &Report, x: &impl Fn(u64) -> f64) {
         };
         let _ = write!(
             out,
-            "<path class=\"mark\" d=\"M{at:.1} 30V{bottom}\"/>\
-             <text class=\"ink\" x=\"{:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{}</text>",
+            "<text class=\"ink label\" x=\"{:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{}</text>",
             at + shift,
             escape(&segment.label)
         );
@@ -240,7 +269,7 @@ const SVG_COLUMNS: usize = 400;
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 72.0;
-const PLOT_WIDTH: f64 = 864.0;
+const PLOT_WIDTH: f64 = 850.0;
 const BAND_HEIGHT: f64 = 78.0;
 const ANSWERS_TOP: f64 = 76.0;
 const LATENCY_TOP: f64 = 178.0;
@@ -250,10 +279,11 @@ const STEPS_MS: [u64; 12] = [
 ];
 const STYLE: &str = "<style>\
     .paper{fill:#fff}.ink{fill:#1b1f24}.faint{fill:#667}.rule{stroke:#ccd;fill:none}\
-    .answers{fill:#7aa7d9}.latency{stroke:#8a5a00;fill:none;stroke-width:1.5;stroke-linecap:round}\
+    .label{stroke:#fff;stroke-width:4;paint-order:stroke}\
+    .answers{fill:#7aa7d9}.mean{stroke:#c9a35c;fill:none;stroke-linecap:round}.latency{stroke:#8a5a00;fill:none;stroke-width:1.5;stroke-linecap:round}\
     .lost{fill:#c4122f}.mark{stroke:#667;stroke-dasharray:3 3;fill:none}\
     @media(prefers-color-scheme:dark){.paper{fill:#14171b}.ink{fill:#e8eaed}.faint{fill:#9aa3ad}\
-    .rule{stroke:#333a42}.answers{fill:#3f6ea3}.latency{stroke:#e0a94a}.lost{fill:#ff5468}}</style>";
+    .label{stroke:#14171b}.mean{stroke:#8f7440}.rule{stroke:#333a42}.answers{fill:#3f6ea3}.latency{stroke:#e0a94a}.lost{fill:#ff5468}}</style>";
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,9 @@
 //! Server processes for tests and measurements: started, watched, signalled, waited for, and never left behind.
 //!
 //! Every wait has a bound and ends by an event (a line, an exit), not by a poll. A signal goes only to the process that was started
-//! here and was not yet waited for, so that its number cannot belong to somebody else.
+//! here and was not yet waited for, so that its number cannot belong to somebody else. Each process leads a group of its own:
+//! what it starts in turn (workers, a successor) is killed with it, even if it has ended before them. The price is that Ctrl-C at
+//! a terminal does not reach it; whoever ends a program that way ends its servers too.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -13,7 +15,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getsid, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process;
 use tokio::sync::watch;
@@ -23,7 +25,7 @@ use crate::error::{Error, Kind};
 
 pub use rustix::process::Signal as ChildSignal;
 
-/// A server process, killed when dropped.
+/// A server process; dropped, it is killed with everything it started.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -43,6 +45,7 @@ pub use rustix::process::Signal as ChildSignal;
 pub struct Child {
     process: process::Child,
     name: String,
+    group: Option<Pid>,
     output: Arc<Output>,
     changed: watch::Receiver<u64>,
     exit: Option<Exit>,
@@ -127,6 +130,7 @@ impl Child {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|e| Error::with_source(Kind::Child, format!("{name}: {e}"), e))?;
@@ -144,9 +148,11 @@ impl Child {
         if let Some(stderr) = process.stderr.take() {
             tokio::spawn(collect(stderr, true, Arc::clone(&output), change));
         }
+        let group = process.id().and_then(pid_from);
         Ok(Self {
             process,
             name,
+            group,
             output,
             changed,
             exit: None,
@@ -204,8 +210,7 @@ impl Child {
     pub fn signal(&self, signal: Signal) -> Result<(), Error> {
         let pid = self
             .pid()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(Pid::from_raw)
+            .and_then(pid_from)
             .ok_or_else(|| self.error(Kind::Exited, "it is no longer there"))?;
         kill_process(pid, signal)
             .map_err(|e| Error::with_source(Kind::Child, format!("{}: {e}", self.name), e.into()))
@@ -294,6 +299,19 @@ impl Child {
     }
 }
 
+impl Drop for Child {
+    fn drop(&mut self) {
+        // While it was not waited for, its number is its own. Afterwards the number is free once its group is empty, and might
+        // be that of a stranger's group.
+        if let Some(group) = self.group
+            && (self.pid().is_some() || is_group_of_our_session(group))
+        {
+            // An error means that there is nobody left.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Child")
@@ -344,6 +362,36 @@ pub fn usage_of(pid: u32) -> Result<Usage, Error> {
         descriptors,
         threads: threads.ok_or_else(|| odd("stat"))?,
     })
+}
+
+/// Whether the group has a member, in the session that this process is in as well.
+fn is_group_of_our_session(group: Pid) -> bool {
+    let Ok(session) = getsid(None) else {
+        return false;
+    };
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return false;
+    };
+    processes.flatten().any(|entry| {
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            return false;
+        };
+        let Some((_, after_name)) = stat.rsplit_once(") ") else {
+            return false;
+        };
+        // After the name come the state, the parent, the group and the session.
+        let ids: Vec<i32> = after_name
+            .split(' ')
+            .skip(2)
+            .take(2)
+            .filter_map(|id| id.parse().ok())
+            .collect();
+        ids == [group.as_raw_pid(), session.as_raw_pid()]
+    })
+}
+
+fn pid_from(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
 /// An address on 127.0.0.1 whose port is free now. Another process may take it before it is used; where a server can

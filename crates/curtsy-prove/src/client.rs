@@ -1,20 +1,21 @@
-//! One client of a run: connects, asks, reads, thinks, again, and enters everything into the book.
+//! One client of a run over HTTP/1.1: connects, asks, reads, thinks, again, and enters everything into the book.
 //!
 //! Invariant: each request entered as sent is entered once more, as answered or as lost. Nothing is retried: a lost
 //! request stays lost, and the next request is a new one.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::answer::Question;
+use crate::answer::{Answer, Question};
 use crate::book::{Book, Entry};
 use crate::connection::{Connection, Exchange, IdleEnd, Request};
 use crate::outcome::{Closed, Loss, Trouble};
 use crate::plan::{Plan, excerpt};
+use crate::stream::{OpenError, Stream};
+use crate::tls::Tls;
 
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -23,11 +24,14 @@ pub(crate) struct Client {
     pub(crate) stop: watch::Receiver<bool>,
     /// Bounds the first connects, so that a thousand clients do not overrun a backlog before the run has begun.
     pub(crate) starting: Arc<Semaphore>,
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) index: usize,
 }
 
-enum Opening {
-    Open(Connection),
+/// What a try to connect led to.
+#[derive(Debug)]
+pub(crate) enum Opening {
+    Open(Stream),
     /// Worth another try after a pause.
     Later,
     /// The listener is closed: this client is done.
@@ -48,7 +52,7 @@ impl Client {
                 None => {
                     begun = Some(Instant::now());
                     match self.open(&mut is_first).await {
-                        Opening::Open(open) => open,
+                        Opening::Open(stream) => Connection::new(stream),
                         Opening::Ended => return,
                         Opening::Later => {
                             self.pause_until_stopped(CONNECT_PAUSE).await;
@@ -78,7 +82,8 @@ impl Client {
         }
     }
 
-    async fn open(&self, is_first: &mut bool) -> Opening {
+    /// Connects, and enters what came of it.
+    pub(crate) async fn open(&self, is_first: &mut bool) -> Opening {
         // The semaphore is never closed.
         let permit = if *is_first {
             self.starting.acquire().await.ok()
@@ -88,7 +93,7 @@ impl Client {
         let begun = Instant::now();
         let outcome = timeout(
             self.plan.timeout,
-            Connection::open(&self.plan.target.endpoint),
+            Stream::open(&self.plan.target.endpoint, self.tls.as_deref()),
         )
         .await;
         drop(permit);
@@ -98,7 +103,7 @@ impl Client {
                 self.book.opened(begun.elapsed());
                 Opening::Open(connection)
             }
-            Ok(Err(e)) if is_refusal(&e) => {
+            Ok(Err(OpenError::Refused)) => {
                 self.book.refused();
                 if self.plan.is_refusal_a_loss {
                     Opening::Later
@@ -106,8 +111,8 @@ impl Client {
                     Opening::Ended
                 }
             }
-            Ok(Err(e)) => {
-                self.book.connect_failed(e.to_string());
+            Ok(Err(OpenError::Other(why))) => {
+                self.book.connect_failed(why);
                 Opening::Later
             }
             Err(_) => {
@@ -132,21 +137,23 @@ impl Client {
         };
         let outcome = timeout(self.plan.timeout, open.exchange(&request)).await;
         match outcome {
-            Ok(Ok(exchange)) => Self::conclude(self, entry, exchange),
+            Ok(Ok(exchange)) => {
+                self.conclude(entry, &exchange.answer);
+                self.end_after(&exchange)
+            }
             Ok(Err(trouble)) => {
                 self.book.lost(entry, trouble);
                 Some(Closed::ByLoss)
             }
             Err(_) => {
-                let detail = format!("no whole answer within {:?}", self.plan.timeout);
-                self.book.lost(entry, Trouble::new(Loss::Timeout, detail));
+                self.book.lost(entry, self.out_of_time());
                 Some(Closed::ByLoss)
             }
         }
     }
 
-    fn conclude(&self, entry: Entry, exchange: Exchange) -> Option<Closed> {
-        let answer = &exchange.answer;
+    /// Enters a whole answer: it is the right one, or a loss.
+    pub(crate) fn conclude(&self, entry: Entry, answer: &Answer) {
         match self.plan.expect.judge(answer, entry.number) {
             Ok(()) => {
                 let recording = self.plan.expect.is_recording;
@@ -155,12 +162,21 @@ impl Client {
             }
             Err(trouble) => self.book.lost(entry, trouble),
         }
+    }
+
+    pub(crate) fn out_of_time(&self) -> Trouble {
+        let detail = format!("no whole answer within {:?}", self.plan.timeout);
+        Trouble::new(Loss::Timeout, detail)
+    }
+
+    /// Whether a connection is at its end after an answer, and how.
+    fn end_after(&self, exchange: &Exchange) -> Option<Closed> {
         if exchange.is_followed {
             self.book.unsolicited();
             Some(Closed::ByLoss)
         } else if self.plan.is_connection_per_request {
             Some(Closed::ByClient)
-        } else if answer.last {
+        } else if exchange.answer.last {
             Some(Closed::ByServerAnnounced)
         } else if exchange.is_request_whole {
             None
@@ -201,11 +217,11 @@ impl Client {
         None
     }
 
-    fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         *self.stop.borrow()
     }
 
-    async fn pause_until_stopped(&mut self, pause: Duration) {
+    pub(crate) async fn pause_until_stopped(&mut self, pause: Duration) {
         tokio::select! {
             // An error means that the run's handle is gone, which ends the run as well.
             _ = self.stop.wait_for(|stopped| *stopped) => {}
@@ -214,13 +230,5 @@ impl Client {
     }
 }
 
-/// Nobody listens: refused, or (Unix) the socket's path is gone.
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-    )
-}
-
 /// Between a failed connect and the next try.
-const CONNECT_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const CONNECT_PAUSE: Duration = Duration::from_millis(10);

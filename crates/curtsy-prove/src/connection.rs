@@ -1,22 +1,19 @@
-//! One connection: made, used for one exchange after another, watched while nobody uses it.
+//! One HTTP/1.1 connection: used for one exchange after another, watched while nobody uses it.
 //!
 //! Deliberately absent: a peek before writing. Whether the peer has closed is known from reading while idle, as in any
 //! client, or not at all; the gap between is what a strict client is there to measure.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::sleep;
 
 use crate::answer::{Answer, Question, read_answer};
 use crate::outcome::{Loss, Trouble};
-use crate::plan::Upload;
-use crate::target::Endpoint;
+use crate::stream::Stream;
+use crate::upload::{Pieces, Upload};
 
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -51,34 +48,11 @@ pub(crate) enum IdleEnd {
 }
 
 impl Connection {
-    /// Connects; the error of the last address if none answers.
-    pub(crate) async fn open(endpoint: &Endpoint) -> io::Result<Self> {
-        let stream = match endpoint {
-            Endpoint::Tcp(addresses) => {
-                let mut outcome = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
-                for address in addresses {
-                    outcome = TcpStream::connect(address).await;
-                    if outcome.is_ok() {
-                        break;
-                    }
-                }
-                let stream = outcome?;
-                stream.set_nodelay(true)?;
-                Stream::Tcp(stream)
-            }
-            Endpoint::Unix(path) => loop {
-                match UnixStream::connect(path).await {
-                    Ok(stream) => break Stream::Unix(stream),
-                    // A full backlog: the kernel offers no event for its end, a blocking connect would wait.
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => sleep(BACKLOG_PAUSE).await,
-                    Err(e) => return Err(e),
-                }
-            },
-        };
-        Ok(Self {
+    pub(crate) fn new(stream: Stream) -> Self {
+        Self {
             stream,
             buffer: BytesMut::new(),
-        })
+        }
     }
 
     /// Sends a request and reads its whole answer.
@@ -86,7 +60,7 @@ impl Connection {
     /// Not cancel safe: after a cancelled exchange the connection is to be dropped.
     pub(crate) async fn exchange(&mut self, request: &Request<'_>) -> Result<Exchange, Trouble> {
         let (outcome, sent) = if request.upload.is_none() && request.hold_head.is_none() {
-            let sent = self.stream.write_all(request.head).await;
+            let sent = send(&mut self.stream, request).await;
             // A failed write does not mean that no answer came: it may lie in the receive buffer.
             let answer = read_answer(&mut self.stream, &mut self.buffer, request.question).await;
             (answer, Some(sent))
@@ -155,78 +129,12 @@ async fn send<W: AsyncWrite + Unpin>(writer: &mut W, request: &Request<'_>) -> i
 }
 
 async fn send_body<W: AsyncWrite + Unpin>(writer: &mut W, upload: Upload) -> io::Result<()> {
-    let begun = Instant::now();
-    let mut written = 0;
-    while written < upload.bytes {
-        let step = match upload.rate_bytes {
-            Some(rate) => {
-                // Each piece has its due time from the beginning, so that a late timer does not lower the rate.
-                let due = Duration::from_secs_f64(written as f64 / rate as f64);
-                sleep_until(begun + due).await;
-                (rate / PIECES_PER_SECOND).clamp(1, PATTERN.len() as u64)
-            }
-            None => PATTERN.len() as u64,
-        };
-        let step = step.min(upload.bytes - written);
-        let piece = usize::try_from(step).map_or(PATTERN, |step| &PATTERN[..step]);
+    let mut pieces = Pieces::of(upload);
+    while let Some(piece) = pieces.next().await {
         writer.write_all(piece).await?;
         if upload.rate_bytes.is_some() {
             writer.flush().await?;
         }
-        written += step;
     }
     Ok(())
 }
-
-/// The sockets a connection can run over.
-#[derive(Debug)]
-pub(crate) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_read(cx, buf),
-            Self::Unix(s) => Pin::new(s).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_write(cx, buf),
-            Self::Unix(s) => Pin::new(s).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_flush(cx),
-            Self::Unix(s) => Pin::new(s).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
-            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
-        }
-    }
-}
-
-/// What uploads consist of, repeated.
-static PATTERN: &[u8] = &[b'x'; 64 * 1024];
-/// A paced upload is written in so many pieces a second.
-const PIECES_PER_SECOND: u64 = 50;
-const BACKLOG_PAUSE: Duration = Duration::from_millis(1);

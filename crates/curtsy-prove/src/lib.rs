@@ -15,6 +15,9 @@
 //! | end of stream noticed between two requests, before the next is written | `closed_while_idle`, no loss |
 //! | `Connection: close` in an answer | `closed_by_server_announced`, no loss |
 //! | connection refused | `refused`: ends the client, no loss; with [`Plan::refused_is_loss`], a loss |
+//! | GOAWAY, and the next request on a new connection | `closed_by_server_announced`, no loss |
+//! | a WebSocket message that met a Close in good order | `crossed_close`, no loss |
+//! | a request that the server left out, by GOAWAY or `REFUSED_STREAM` | lost: `unprocessed` |
 //! | any other failure to connect | `connect_failed`, a loss |
 //!
 //! [`child`] starts and ends the server processes that a run is made against.
@@ -28,11 +31,17 @@ pub mod child;
 mod client;
 mod connection;
 mod error;
+mod http2;
 mod outcome;
 mod plan;
 mod report;
 mod running;
+mod stream;
+mod tap;
 mod target;
+mod tls;
+mod upload;
+mod websocket;
 
 pub use book::{Cell, Counts, Losses, LostRequest, Seen};
 pub use error::Error;

@@ -26,11 +26,14 @@ pub enum Loss {
     Timeout,
     /// What came is not HTTP.
     Garbage,
+    /// HTTP/2: the server said that it has not looked at the request (GOAWAY, `REFUSED_STREAM`). It could be sent again; a
+    /// client that retries nothing has lost it.
+    Unprocessed,
 }
 
 impl Loss {
     /// Every cause, in the order in which reports list them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Reset,
         Self::EofBefore,
         Self::EofInside,
@@ -38,6 +41,7 @@ impl Loss {
         Self::WrongBody,
         Self::Timeout,
         Self::Garbage,
+        Self::Unprocessed,
     ];
 
     /// The name used in reports, as `eof_before`.
@@ -50,6 +54,7 @@ impl Loss {
             Self::WrongBody => "wrong_body",
             Self::Timeout => "timeout",
             Self::Garbage => "garbage",
+            Self::Unprocessed => "unprocessed",
         }
     }
 }

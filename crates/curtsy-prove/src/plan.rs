@@ -13,6 +13,8 @@ use crate::error::Error;
 use crate::outcome::{Loss, Trouble};
 use crate::running::Running;
 use crate::target::Target;
+use crate::tls::{Tls, Trust};
+use crate::upload::Upload;
 
 /// A run to be: made by its builder methods, begun by [`start`](Self::start).
 ///
@@ -48,13 +50,22 @@ pub struct Plan {
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) upload: Option<Upload>,
     pub(crate) expect: Expect,
+    pub(crate) trust: Trust,
+    pub(crate) protocol: Protocol,
 }
 
-/// A request body: `bytes` long, no faster than `rate_bytes` a second.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Upload {
-    pub(crate) bytes: u64,
-    pub(crate) rate_bytes: Option<u64>,
+/// What is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    /// With so many clients to a connection.
+    Http2 {
+        streams: usize,
+    },
+    /// With messages of so many bytes.
+    WebSocket {
+        bytes: usize,
+    },
 }
 
 type BodyCheck = Arc<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
@@ -68,7 +79,7 @@ pub(crate) struct Expect {
 }
 
 impl Plan {
-    /// A plan for `http://HOST[:PORT]/PATH`. A host name is resolved here, once, and this may block.
+    /// A plan for `http://HOST[:PORT]/PATH` or `https://...`. A host name is resolved here, once, and this may block.
     ///
     /// # Errors
     /// [`is_target`](Error::is_target): not such a URL, or a name without an address.
@@ -101,10 +112,12 @@ impl Plan {
             fields: Vec::new(),
             upload: None,
             expect: Expect::default(),
+            trust: Trust::default(),
+            protocol: Protocol::Http1,
         }
     }
 
-    /// How many clients, each with one connection at a time. Default 200.
+    /// How many connections at a time, each with one client (or [more](Self::http2)). Default 200.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
@@ -128,7 +141,8 @@ impl Plan {
         self
     }
 
-    /// Each client ends after so many requests. Default: no such limit.
+    /// Each client ends after so many requests; one that cannot connect goes on trying until the run is stopped. Default: no
+    /// such limit.
     #[must_use]
     pub fn requests_each(mut self, requests: u64) -> Self {
         self.requests_each = Some(requests);
@@ -158,11 +172,47 @@ impl Plan {
         self
     }
 
-    /// Writes one half of each head, waits so long, then writes the rest.
+    /// Writes one half of each head, waits so long, then writes the rest. HTTP/2 sends heads whole.
     #[must_use]
     pub fn hold_head(mut self, pause: Duration) -> Self {
         self.hold_head = Some(pause);
         self
+    }
+
+    /// Speaks HTTP/2, over TLS as agreed by ALPN, else without asking. Each connection has so many clients, each with one
+    /// request at a time.
+    ///
+    /// # Panics
+    /// If `streams` is 0.
+    #[must_use]
+    pub fn http2(mut self, streams: usize) -> Self {
+        assert!(streams > 0, "a connection needs a client");
+        self.protocol = Protocol::Http2 { streams };
+        self
+    }
+
+    /// Speaks WebSocket to a server that echoes: each message, of at least so many bytes of text, is a request, its echo the
+    /// answer. Method, upload and expectations have no meaning here.
+    #[must_use]
+    pub fn websocket(mut self, bytes: usize) -> Self {
+        self.protocol = Protocol::WebSocket { bytes };
+        self
+    }
+
+    /// Takes any certificate: for servers with one of their own making.
+    #[must_use]
+    pub fn insecure(mut self) -> Self {
+        self.trust = Trust::Anybody;
+        self
+    }
+
+    /// Trusts these authorities (PEM) and no others. By default those of the system are trusted.
+    ///
+    /// # Errors
+    /// [`is_target`](Error::is_target): not PEM, or no certificate in it.
+    pub fn trust_only(mut self, pem: &[u8]) -> Result<Self, Error> {
+        self.trust = Trust::from_pem(pem)?;
+        Ok(self)
     }
 
     /// The method. Default GET, or POST with an upload.
@@ -255,6 +305,12 @@ impl Plan {
     /// Outside a tokio runtime, or in one without I/O and time.
     pub fn start(self) -> Running {
         Running::begin(self)
+    }
+
+    pub(crate) fn tls(&self) -> Option<Tls> {
+        let name = self.target.tls_name.clone()?;
+        let wants_http2 = matches!(self.protocol, Protocol::Http2 { .. });
+        Some(Tls::new(name, &self.trust, wants_http2))
     }
 
     pub(crate) fn pause_of(&self, client: usize) -> Duration {

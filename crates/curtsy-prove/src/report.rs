@@ -45,6 +45,9 @@ pub struct Report {
     pub connect_errors: BTreeMap<String, u64>,
     /// The different bodies, if the plan [records them](Plan::record_answers).
     pub answers: BTreeMap<String, Seen>,
+    /// WebSocket connections that the server closed, by code: 1001 is going away, 1005 a Close without a code, 1006 no Close
+    /// at all.
+    pub close_codes: BTreeMap<u16, u64>,
 }
 
 /// The time from one mark to the next.
@@ -134,6 +137,7 @@ impl Report {
             losses: pages.losses.clone(),
             connect_errors: pages.connect_errors.clone(),
             answers: pages.answers.clone(),
+            close_codes: pages.close_codes.clone(),
         }
     }
 
@@ -199,6 +203,16 @@ impl fmt::Display for Report {
             c.closed_by_loss,
             c.closed_by_client
         )?;
+        for (code, n) in &self.close_codes {
+            writeln!(f, "  Close {code}   {n} times")?;
+        }
+        if c.crossed_close > 0 {
+            writeln!(
+                f,
+                "  crossed      {} messages met a Close: no loss",
+                c.crossed_close
+            )?;
+        }
         if c.refused > 0 {
             let weight = if self.is_refusal_a_loss {
                 "counted as lost"

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::book::{Book, Counts};
 use crate::client::Client;
-use crate::plan::Plan;
+use crate::error::{Error, Kind};
+use crate::http2::{self, Slot};
+use crate::plan::{Plan, Protocol};
 use crate::report::Report;
+use crate::websocket;
 
 /// A run under way. Dropped before its end, it ends at once and its account is lost.
 ///
@@ -40,15 +43,39 @@ impl Running {
         let (stop, stopped) = watch::channel(false);
         let starting = Arc::new(Semaphore::new(CONNECTING_MAX));
         let mut clients = JoinSet::new();
+        let tls = plan.tls().map(Arc::new);
+        let client = |index| Client {
+            plan: Arc::clone(&plan),
+            book: Arc::clone(&book),
+            stop: stopped.clone(),
+            starting: Arc::clone(&starting),
+            tls: tls.clone(),
+            index,
+        };
         for index in 0..plan.connections {
-            let client = Client {
-                plan: Arc::clone(&plan),
-                book: Arc::clone(&book),
-                stop: stopped.clone(),
-                starting: Arc::clone(&starting),
-                index,
-            };
-            clients.spawn(client.run());
+            match plan.protocol {
+                Protocol::Http1 => {
+                    clients.spawn(client(index).run());
+                }
+                Protocol::WebSocket { bytes } => {
+                    clients.spawn(websocket::run(client(index), bytes));
+                }
+                Protocol::Http2 { streams } => {
+                    let users = if plan.is_connection_per_request {
+                        1
+                    } else {
+                        streams
+                    };
+                    let mut slot = Arc::new(Slot::new(users));
+                    for stream in 0..streams {
+                        let client = client(index * streams + stream);
+                        clients.spawn(http2::run(client, Arc::clone(&slot)));
+                        if users == 1 {
+                            slot = Arc::new(Slot::new(users));
+                        }
+                    }
+                }
+            }
         }
         let mut timer = JoinSet::new();
         if let Some(duration) = plan.duration {
@@ -80,6 +107,22 @@ impl Running {
     /// The counts so far.
     pub fn counts(&self) -> Counts {
         self.book.pages().counts
+    }
+
+    /// Waits until so many requests of the run were answered.
+    ///
+    /// # Errors
+    /// [`is_timed_out`](Error::is_timed_out), with the counts so far.
+    ///
+    /// # Cancel safety
+    /// A cancelled wait loses nothing.
+    pub async fn wait_answered(&self, answered: u64, bound: Duration) -> Result<(), Error> {
+        timeout(bound, self.book.wait_answered(answered))
+            .await
+            .map_err(|_| {
+                let message = format!("no {answered} answers in {bound:?}: {:?}", self.counts());
+                Error::new(Kind::TimedOut, message)
+            })
     }
 
     /// The time since the run began.

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use http::Uri;
+use rustls::pki_types::ServerName;
 
 use crate::error::{Error, Kind};
 
@@ -18,6 +19,8 @@ pub(crate) struct Target {
     pub(crate) authority: String,
     /// Path and query, beginning with `/`.
     pub(crate) path: String,
+    /// The name to expect in the server's certificate; `None` without TLS.
+    pub(crate) tls_name: Option<ServerName<'static>>,
 }
 
 /// What to connect to.
@@ -32,16 +35,24 @@ impl Target {
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         let bad = |why: &str| Error::new(Kind::Target, format!("{url}: {why}"));
         let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(bad("the scheme is to be http"));
-        }
+        let is_tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(bad("the scheme is to be http or https")),
+        };
         let authority = uri.authority().ok_or_else(|| bad("no host"))?;
         if authority.as_str().contains('@') {
             return Err(bad("user names in URLs are not supported"));
         }
         let host = authority.host();
-        let port = authority.port_u16().unwrap_or(80);
+        let port = authority
+            .port_u16()
+            .unwrap_or(if is_tls { 443 } else { 80 });
         let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let tls_name = is_tls
+            .then(|| ServerName::try_from(bare.to_owned()))
+            .transpose()
+            .map_err(|_| bad("the host is no name for a certificate"))?;
         let addresses: Vec<SocketAddr> = (bare, port)
             .to_socket_addrs()
             .map_err(|e| Error::with_source(Kind::Target, format!("{host}: {e}"), e))?
@@ -54,6 +65,7 @@ impl Target {
             endpoint: Endpoint::Tcp(addresses),
             authority: authority.as_str().to_owned(),
             path: absolute(path),
+            tls_name,
         })
     }
 
@@ -62,6 +74,7 @@ impl Target {
             endpoint: Endpoint::Tcp(vec![address]),
             authority: address.to_string(),
             path: absolute(path),
+            tls_name: None,
         }
     }
 
@@ -70,6 +83,7 @@ impl Target {
             endpoint: Endpoint::Unix(socket.to_owned()),
             authority: "localhost".to_owned(),
             path: absolute(path),
+            tls_name: None,
         }
     }
 }
@@ -77,7 +91,10 @@ impl Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.endpoint {
-            Endpoint::Tcp(_) => write!(f, "http://{}{}", self.authority, self.path),
+            Endpoint::Tcp(_) => {
+                let s = if self.tls_name.is_some() { "s" } else { "" };
+                write!(f, "http{s}://{}{}", self.authority, self.path)
+            }
             Endpoint::Unix(socket) => write!(f, "unix:{}:{}", socket.display(), self.path),
         }
     }
@@ -104,6 +121,13 @@ mod tests {
         assert_eq!(t.authority, "127.0.0.1:9000");
         assert_eq!(t.path, "/slow?ms=5");
         assert_eq!(t.to_string(), "http://127.0.0.1:9000/slow?ms=5");
+
+        let t = Target::parse("https://127.0.0.1/x").expect("a good URL");
+        assert!(
+            matches!(&t.endpoint, Endpoint::Tcp(a) if a[..] == ["127.0.0.1:443".parse().expect("address")])
+        );
+        assert!(t.tls_name.is_some());
+        assert_eq!(t.to_string(), "https://127.0.0.1/x");
 
         let t = Target::parse("http://[::1]").expect("a good URL");
         assert!(

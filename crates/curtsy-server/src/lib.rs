@@ -11,8 +11,10 @@
 
 mod accept;
 mod address;
+mod alarm;
 mod body;
 mod clock;
+mod control;
 mod error;
 mod handshake;
 mod hooks;
@@ -37,6 +39,7 @@ mod worker;
 
 pub use address::ListenAddress;
 pub use body::{Body, BodyError};
+pub use control::{Control, control_path};
 pub use curtsy_lifecycle::{
     Address, AtDeadline, ConnectionInfo, Counts, DrainPolicy, Draining, Ending, Phase, Report,
     Snapshot, State, Straggler,

@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! - Parked connections stay counted as open.
-//! - A parked connection is closed only after a look at its socket: bytes that have arrived are a
-//!   request, and are served.
+//! - A parked connection is closed only after a last read of its socket: bytes that have arrived are
+//!   a request, and are served.
 //! - Two queues, silent since the accept and idle between requests, each in the order of their
 //!   deadlines, because all of one kind have the same patience.
 //!
@@ -15,7 +15,7 @@
 
 use crate::clock;
 use crate::shared::Orders;
-use crate::stream::{Bare, Look, look};
+use crate::stream::{Bare, Received, Stream, receive};
 use crate::worker::{Fresh, Speaks, Worker};
 use bytes::Bytes;
 use curtsy_lifecycle::{Address, Arrival, ConnectionInfo, Counts, Entry, Moment, Origin, State};
@@ -143,7 +143,7 @@ impl Lot {
         })
     }
 
-    /// Parks a connection; whether it took it over. If the server wants waiting connections gone,
+    /// Parks a connection; whether it took it over: if not, it is closed and still counted. If the server wants waiting connections gone,
     /// it is closed, or served if a request has arrived.
     pub(crate) fn park(&self, parked: Parked, worker: &Arc<Worker>) -> bool {
         let mut slots = self.slots();
@@ -344,44 +344,58 @@ async fn until(deadline: Option<Moment>) {
     }
 }
 
-/// Puts a connection back into service, or closes it if that is all its client wanted.
+/// Puts a connection back into service with what its client has sent, or closes it if that is all
+/// the client wanted.
+///
+/// The bytes are read here, not by the task that will serve it: the runtime does not know yet that
+/// they are there, and an order to park everything that is silent must not send it back.
 fn call_back(parked: Parked, worker: &Arc<Worker>) {
-    if look(parked.socket.fd.as_fd()) == Look::Ended {
-        close(parked, worker);
-        return;
-    }
-    let Some(arrival) = parked.arrival() else {
-        close(parked, worker);
-        return;
-    };
-    let state = parked.state();
-    // It fails only if it is not there, which is what is wanted.
-    let _ = epoll::delete(&worker.lot.epoll, &parked.socket.fd);
-    worker.launch(Fresh {
-        stream: match crate::stream::Stream::register(parked.socket) {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot put a connection back into service; closed");
+    match receive(parked.socket.fd.as_fd()) {
+        Received::Bytes(first) => launch(parked, first, worker),
+        Received::Ended => close(parked, worker),
+        // Woken for nothing.
+        Received::Nothing => {
+            // It fails only if it is not there, which is what is wanted.
+            let _ = epoll::delete(&worker.lot.epoll, &parked.socket.fd);
+            if !worker.lot.park(parked, worker) {
                 worker.shared.closed(1);
-                return;
             }
-        },
-        arrival,
-        state,
-        since: parked.since,
-        served: parked.served,
-        first: Bytes::new(),
-        speaks: Speaks::Http1,
-    });
+        }
+    }
 }
 
 /// Closes a connection nobody waits for any longer; a request that has arrived is served first.
 pub(crate) fn dismiss(parked: Parked, worker: &Arc<Worker>) {
-    if look(parked.socket.fd.as_fd()) == Look::Bytes {
-        let _runtime = worker.handle.enter();
-        call_back(parked, worker);
-    } else {
-        close(parked, worker);
+    match receive(parked.socket.fd.as_fd()) {
+        Received::Bytes(first) => launch(parked, first, worker),
+        Received::Ended | Received::Nothing => close(parked, worker),
+    }
+}
+
+fn launch(parked: Parked, first: Bytes, worker: &Arc<Worker>) {
+    let Some(arrival) = parked.arrival() else {
+        return close(parked, worker);
+    };
+    // It fails only if it is not there, which is what is wanted.
+    let _ = epoll::delete(&worker.lot.epoll, &parked.socket.fd);
+    let state = parked.state();
+    let runtime = worker.handle.enter();
+    let stream = Stream::register(parked.socket);
+    drop(runtime);
+    match stream {
+        Ok(stream) => worker.launch(Fresh {
+            stream,
+            arrival,
+            state,
+            since: parked.since,
+            served: parked.served,
+            first,
+            speaks: Speaks::Http1,
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "cannot put a connection back into service; closed");
+            worker.shared.closed(1);
+        }
     }
 }
 

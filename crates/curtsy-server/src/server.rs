@@ -1,6 +1,7 @@
 //! The server as programs hold it: built, run, and steered from anywhere by its handle.
 
 use crate::accept::{Accepting, Acceptor};
+use crate::control::ControlSocket;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
 use crate::limits::Limits;
@@ -19,6 +20,7 @@ use http::Extensions;
 use std::fmt;
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -90,6 +92,7 @@ pub struct Server {
     hooks: Vec<ShutdownHook>,
     drain: DrainPolicy,
     signals: bool,
+    control: Option<ControlSocket>,
     handle: Handle,
     wishes: mpsc::UnboundedReceiver<Wish>,
     phases: watch::Sender<Phase>,
@@ -138,6 +141,7 @@ impl Server {
             hooks,
             drain,
             signals,
+            control,
             handle,
             wishes,
             phases,
@@ -155,6 +159,7 @@ impl Server {
         let (accepting, orders) = watch::channel(Accepting::Yes);
         let acceptors = acceptors(&mut listeners, &shared, &orders)?;
 
+        let steering = control.map(|control| tokio::spawn(control.obey(handle.clone())));
         let obeying = stopping.map(|stopping| tokio::spawn(stopping.obey(handle.clone())));
         let driver = Driver {
             shared: shared.clone(),
@@ -175,6 +180,11 @@ impl Server {
         let Ended { report, failure } = driver.run().await;
         if let Some(obeying) = obeying {
             obeying.abort();
+        }
+        if let Some(steering) = steering {
+            steering.abort();
+            // Its path is gone when the server is.
+            let _ = steering.await;
         }
         threads.stop();
         let outcome = Outcome::from(report);
@@ -407,6 +417,7 @@ pub struct Builder {
     manners: Manners,
     signals: bool,
     generation: u64,
+    control: Option<PathBuf>,
     hooks: Vec<ShutdownHook>,
     state_hook: Option<StateHook>,
     connection_hook: Option<ConnectionHook>,
@@ -426,6 +437,7 @@ impl Default for Builder {
             },
             signals: true,
             generation: 0,
+            control: None,
             hooks: Vec::new(),
             state_hook: None,
             connection_hook: None,
@@ -493,6 +505,13 @@ impl Builder {
         self
     }
 
+    /// Lets the server be steered over a Unix socket at `path` (see [`Control`](crate::Control) and
+    /// [`control_path`](crate::control_path)); only by its own user and by root.
+    pub fn control(mut self, path: impl Into<PathBuf>) -> Self {
+        self.control = Some(path.into());
+        self
+    }
+
     /// Adds something to do when the server drains. All hooks run once, at the same time, beside
     /// the drain, and are awaited up to its deadline. A panic in one stops neither the others nor
     /// the drain.
@@ -543,6 +562,7 @@ impl Builder {
         }
         let sockets = self.workers.map_or(1, NonZeroUsize::get);
         let mut listeners = bind_all(self.listeners, sockets)?;
+        let control = self.control.map(ControlSocket::bind).transpose()?;
         let shared = Arc::new(Shared::new(
             self.limits,
             self.manners,
@@ -565,6 +585,7 @@ impl Builder {
             hooks: self.hooks,
             drain: self.drain,
             signals: self.signals,
+            control,
             handle: Handle {
                 inner: Arc::new(Inner {
                     shared,

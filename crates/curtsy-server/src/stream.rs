@@ -1,6 +1,7 @@
 //! A connected socket of either kind, encrypted or not.
 
 use crate::tls::Secure;
+use bytes::Bytes;
 use rustix::net::{RecvFlags, recv};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -78,26 +79,35 @@ impl Stream {
     }
 }
 
-/// What a look at a socket's input shows, without taking any of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+/// What a socket's input has to offer at this moment.
+#[derive(Debug)]
+pub(crate) enum Received {
     /// Nothing has arrived.
     Nothing,
-    /// Unread bytes are there.
-    Bytes,
+    /// The first bytes of what has.
+    Bytes(Bytes),
     /// The peer has closed, or the connection is broken.
     Ended,
 }
 
-/// Looks at what has arrived.
-pub(crate) fn look(fd: BorrowedFd<'_>) -> Look {
-    let mut byte = [0u8; 1];
-    match recv(fd, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Ok((0, _)) => Look::Ended,
-        Ok(_) => Look::Bytes,
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Look::Nothing,
-        Err(_) => Look::Ended,
+/// Takes what has arrived, without waiting.
+pub(crate) fn receive(fd: BorrowedFd<'_>) -> Received {
+    /// Most heads fit; what does not is read later.
+    const SIZE: usize = 2048;
+    let mut buffer = [0u8; SIZE];
+    match recv(fd, &mut buffer, RecvFlags::DONTWAIT) {
+        Ok((0, _)) => Received::Ended,
+        Ok((count, _)) => Received::Bytes(Bytes::copy_from_slice(&buffer[..count.min(SIZE)])),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Received::Nothing,
+        Err(_) => Received::Ended,
     }
+}
+
+/// Whether bytes have arrived, without taking any.
+pub(crate) fn has_input(fd: BorrowedFd<'_>) -> bool {
+    let mut byte = [0u8; 1];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    recv(fd, &mut byte, flags).is_ok_and(|(count, _)| count > 0)
 }
 
 impl AsFd for Stream {

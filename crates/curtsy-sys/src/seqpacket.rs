@@ -42,6 +42,19 @@ pub fn is_one(fd: BorrowedFd<'_>) -> bool {
     )
 }
 
+/// Whether this process was started with such a socket at `number`, and nobody has adopted it yet.
+#[must_use]
+pub fn is_inherited(number: RawFd) -> bool {
+    let adopted = ADOPTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if number <= 2 || adopted.contains(&number) {
+        return false;
+    }
+    // SAFETY: the borrow lives for this call only, and is used for calls that report a closed number as an error.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    let flags = rustix::io::fcntl_getfd(borrowed);
+    flags.is_ok_and(|flags| !flags.contains(rustix::io::FdFlags::CLOEXEC)) && is_one(borrowed)
+}
+
 /// Takes over the end that this process was started with at `number`, and makes it close-on-exec.
 ///
 /// # Errors
@@ -125,7 +138,9 @@ mod tests {
         );
         rustix::io::fcntl_setfd(&a, rustix::io::FdFlags::empty()).unwrap();
         let number = a.into_raw_fd();
+        assert!(is_inherited(number));
         let adopted = adopt(number).unwrap();
+        assert!(!is_inherited(number) && !is_inherited(9_999) && !is_inherited(1));
         assert!(
             rustix::io::fcntl_getfd(&adopted)
                 .unwrap()

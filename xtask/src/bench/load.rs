@@ -18,13 +18,51 @@ use super::server;
 /// What a load may take beyond the time it was given.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Requests that wrk sends at once when it pipelines.
+/// Requests in a batch.
 pub(super) const PIPELINED: usize = 16;
+
+/// What became of the strict client's requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Account {
+    pub(super) sent: f64,
+    pub(super) answered: f64,
+    pub(super) lost: f64,
+}
+
+/// The strict client at work.
+#[derive(Debug)]
+pub(super) struct Strict {
+    child: Child,
+    seconds: u64,
+}
+
+impl Strict {
+    /// Waits for its account, which comes when it is refused or its time is over.
+    pub(super) fn finish(mut self) -> Result<Account> {
+        let said = finish(&mut self.child, Duration::from_secs(self.seconds))?;
+        let said: Value =
+            serde_json::from_str(&said).context("the strict client gave no account")?;
+        let field = |name: &str| said[name].as_f64().with_context(|| format!("no {name}"));
+        Ok(Account {
+            sent: field("sent")?,
+            answered: field("answered")?,
+            lost: field("lost")?,
+        })
+    }
+}
+
+impl Drop for Strict {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 /// The programs that make load, and where they may run.
 #[derive(Debug)]
 pub(super) struct Load {
     client: PathBuf,
+    strict: PathBuf,
     work: PathBuf,
     core: Option<usize>,
 }
@@ -44,7 +82,6 @@ pub(super) struct Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     Hello,
-    Pipelined,
     Post,
     Big,
 }
@@ -53,7 +90,17 @@ impl Load {
     /// Builds the client and looks for wrk.
     pub(super) fn build(root: &Path, work: &Path, core: Option<usize>) -> Result<Self> {
         let peers = root.join("bench/peers");
-        server::cargo(&["build", "--release", "--package", "load"], &peers)?;
+        server::cargo(
+            &[
+                "build",
+                "--release",
+                "--package",
+                "load",
+                "--package",
+                "strict",
+            ],
+            &peers,
+        )?;
         ensure!(
             Command::new("wrk").arg("-v").output().is_ok(),
             "wrk is not installed (Debian: apt-get install wrk)"
@@ -65,19 +112,13 @@ impl Load {
                 Ask::Post,
                 "wrk.method = 'POST'\nwrk.body = string.rep('x', 1024)\n".to_owned(),
             ),
-            (
-                Ask::Pipelined,
-                format!(
-                    "local batch\ninit = function(args)\n  wrk.init(args)\n  batch = string.rep(wrk.format('GET'), \
-                     {PIPELINED})\nend\nrequest = function() return batch end\n"
-                ),
-            ),
         ] {
             fs::write(work.join(ask.script()), script + DONE)
                 .context("writing a script for wrk")?;
         }
         Ok(Self {
             client: peers.join("target/release/load"),
+            strict: peers.join("target/release/strict"),
             work: work.to_owned(),
             core,
         })
@@ -111,6 +152,21 @@ impl Load {
         found(&serde_json::from_str(line)?)
     }
 
+    /// Batches of [`PIPELINED`] requests; the latencies are those of a batch.
+    pub(super) fn pipeline(&self, target: SocketAddr, conns: usize, seconds: u64) -> Result<Found> {
+        let mut command = self.client("pipeline", target, conns);
+        command.args([
+            "--depth",
+            &PIPELINED.to_string(),
+            "--seconds",
+            &seconds.to_string(),
+        ]);
+        found(&serde_json::from_str(&run(
+            command,
+            Duration::from_secs(seconds),
+        )?)?)
+    }
+
     /// A new connection for every request.
     pub(super) fn churn(&self, target: SocketAddr, conns: usize, seconds: u64) -> Result<Found> {
         let mut command = self.client("churn", target, conns);
@@ -136,6 +192,33 @@ impl Load {
         ])
     }
 
+    /// Starts the strict client; not pinned, as the servers it watches are not.
+    pub(super) fn strict(
+        &self,
+        target: SocketAddr,
+        conns: usize,
+        think_ms: u64,
+        seconds: u64,
+    ) -> Result<Strict> {
+        let mut command = Command::new(&self.strict);
+        command.args([
+            "--target",
+            &target.to_string(),
+            "--conns",
+            &conns.to_string(),
+        ]);
+        command.args([
+            "--think-ms",
+            &think_ms.to_string(),
+            "--seconds",
+            &seconds.to_string(),
+        ]);
+        Ok(Strict {
+            child: spawn(command)?,
+            seconds,
+        })
+    }
+
     /// Opens connections that stay, and waits until they all do.
     pub(super) fn hold(&self, target: SocketAddr, conns: usize, how: &str) -> Result<Held> {
         let mut command = self.client("hold", target, conns);
@@ -148,7 +231,7 @@ impl Load {
         let (Some(asks), Some(says)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("no pipes")
         };
-        // The client ends by itself after two minutes, so that no read of ours lasts longer.
+        // The client ends by itself after four minutes, so that no read of ours lasts longer.
         let mut held = Held {
             child,
             asks,
@@ -217,7 +300,6 @@ impl Ask {
     fn script(self) -> &'static str {
         match self {
             Self::Hello => "hello.lua",
-            Self::Pipelined => "pipelined.lua",
             Self::Post => "post.lua",
             Self::Big => "big.lua",
         }
@@ -225,7 +307,7 @@ impl Ask {
 
     fn path(self) -> &'static str {
         match self {
-            Self::Hello | Self::Pipelined => "/",
+            Self::Hello => "/",
             Self::Post => "/echo",
             Self::Big => "/big?bytes=65536",
         }
@@ -258,12 +340,21 @@ fn found(said: &Value) -> Result<Found> {
 }
 
 /// Runs to the end, or ends it when `time` and the grace are over.
-fn run(mut command: Command, time: Duration) -> Result<String> {
-    let mut child = command
+fn run(command: Command, time: Duration) -> Result<String> {
+    finish(&mut spawn(command)?, time)
+}
+
+fn spawn(mut command: Command) -> Result<Child> {
+    let command = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()?;
+        .stderr(Stdio::piped())
+        // A backtrace would hide what it says.
+        .env("RUST_BACKTRACE", "0");
+    command.spawn().context("starting the load")
+}
+
+fn finish(child: &mut Child, time: Duration) -> Result<String> {
     let Some(mut out) = child.stdout.take() else {
         bail!("no pipe")
     };
@@ -282,7 +373,15 @@ fn run(mut command: Command, time: Duration) -> Result<String> {
     };
     let mut said = String::new();
     out.read_to_string(&mut said)?;
-    ensure!(status.success(), "the load ended with {status}");
+    let mut complaint = String::new();
+    if let Some(mut err) = child.stderr.take() {
+        err.read_to_string(&mut complaint)?;
+    }
+    let complaint = complaint.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(
+        status.success(),
+        "the load ended with {status}: {complaint}"
+    );
     Ok(said)
 }
 
@@ -306,6 +405,10 @@ mod tests {
 
     #[test]
     fn a_load_that_fails_is_an_error() {
+        let mut complains = Command::new("sh");
+        complains.args(["-c", "echo no >&2; echo luck >&2; exit 1"]);
+        let error = run(complains, Duration::ZERO).unwrap_err();
+        assert!(error.to_string().ends_with(": no luck"), "{error}");
         assert!(run(Command::new("false"), Duration::ZERO).is_err());
         assert_eq!(run(Command::new("true"), Duration::ZERO).unwrap(), "");
     }

@@ -16,6 +16,7 @@ mod chart;
 mod clock;
 mod ends;
 mod load;
+mod loss;
 mod memory;
 mod process;
 mod readme;
@@ -31,7 +32,7 @@ use table::{Outcome, Table};
 /// What to measure, and how long.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Which tables: requests, tracking, idle, silent, wake, stop. All of them without a name.
+    /// Which tables: requests, tracking, idle, silent, wake, stop, drain. All of them without a name.
     #[arg(value_enum)]
     tables: Vec<Which>,
     /// Alternating rounds.
@@ -59,15 +60,17 @@ enum Which {
     Silent,
     Wake,
     Stop,
+    Drain,
 }
 
-const ALL: [Which; 6] = [
+const ALL: [Which; 7] = [
     Which::Requests,
     Which::Tracking,
     Which::Idle,
     Which::Silent,
     Which::Wake,
     Which::Stop,
+    Which::Drain,
 ];
 
 /// More rounds of these take long and tell little: memory hardly varies.
@@ -113,6 +116,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
             Which::Silent => memory::silent(&bench)?,
             Which::Wake => ends::wake(&bench)?,
             Which::Stop => ends::stop(&bench)?,
+            Which::Drain => loss::drain(&bench)?,
         });
     }
     for table in &mut tables {

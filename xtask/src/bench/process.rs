@@ -26,22 +26,25 @@ pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
 
 /// Bytes of memory that `pid` and its children stand for, shared pages divided among those who share them (PSS).
 pub(super) fn pss_bytes(pid: u32) -> Result<f64> {
+    let rollups = family(pid)
+        .into_iter()
+        .map(|one| (one, fs::read_to_string(format!("/proc/{one}/smaps_rollup"))));
     let mut kib = 0;
-    for pid in family(pid) {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
-            .context("reading smaps_rollup")?;
-        let line = rollup
-            .lines()
-            .find_map(|line| line.strip_prefix("Pss:"))
-            .context("smaps_rollup without Pss")?;
-        kib += line
-            .trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse::<u32>()
-            .context("Pss")?;
+    for (one, rollup) in rollups {
+        let rollup = match rollup {
+            Ok(rollup) => rollup,
+            // A child may have ended since it was listed.
+            Err(_) if one != pid => continue,
+            Err(error) => return Err(error).context("reading smaps_rollup"),
+        };
+        kib += parse_pss(&rollup).context("smaps_rollup without Pss")?;
     }
     Ok(f64::from(kib) * 1024.0)
+}
+
+fn parse_pss(rollup: &str) -> Option<u32> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 /// `pid` and its children, not theirs: the deepest a server here has is a master and its workers.
@@ -81,6 +84,13 @@ mod tests {
         let stat = parse("7 (a) b (c)) S 3 7 7 0 -1 4 5 6 7 8 40 2 9 9 20 0 1").unwrap();
         assert_eq!((stat.parent, stat.ticks), (3, 42));
         assert!(parse("7 (a) S 3").is_none());
+    }
+
+    #[test]
+    fn a_rollup_is_read() {
+        let rollup = "55b8-7ffc ---p 0 00:00 0 [rollup]\nRss:   1708 kB\nPss:    350 kB\nPss_Dirty: 112 kB\n";
+        assert_eq!(parse_pss(rollup), Some(350));
+        assert_eq!(parse_pss("Rss: 1 kB\n"), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(super) struct Results {
 }
 
 /// The tables in the order of the report.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "requests-64",
     "requests-1024",
     "requests-pipelined",
@@ -35,6 +35,7 @@ const ORDER: [&str; 12] = [
     "wake",
     "stop",
     "stop-idle",
+    "drain",
 ];
 
 /// Writes `tables` into the results of today in `directory`.

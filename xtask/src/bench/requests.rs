@@ -4,18 +4,28 @@ use anyhow::Result;
 
 use super::{
     Bench,
-    load::{Ask, Found},
-    server::Start,
+    load::{Ask, Found, PIPELINED},
+    server::{Running, Start},
     table::{Better, Column, FLOOR, OURS, Table},
 };
+
+/// What makes the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum With {
+    /// wrk, on keep-alive connections.
+    Wrk(Ask),
+    /// Our own client, in batches.
+    Batches,
+    /// Our own client, a new connection for every request.
+    NewConnections,
+}
 
 /// One kind of load, and so one table.
 struct Kind {
     id: &'static str,
     title: &'static str,
     conns: usize,
-    /// None: a new connection for every request.
-    ask: Option<Ask>,
+    load: With,
 }
 
 const KINDS: [Kind; 6] = [
@@ -23,37 +33,37 @@ const KINDS: [Kind; 6] = [
         id: "requests-64",
         title: "Requests, 64 keep-alive connections",
         conns: 64,
-        ask: Some(Ask::Hello),
+        load: With::Wrk(Ask::Hello),
     },
     Kind {
         id: "requests-1024",
         title: "Requests, 1,024 keep-alive connections",
         conns: 1024,
-        ask: Some(Ask::Hello),
+        load: With::Wrk(Ask::Hello),
     },
     Kind {
         id: "requests-pipelined",
         title: "Requests, 64 connections, 16 at once",
         conns: 64,
-        ask: Some(Ask::Pipelined),
+        load: With::Batches,
     },
     Kind {
         id: "requests-new",
         title: "Requests, a new connection each",
         conns: 64,
-        ask: None,
+        load: With::NewConnections,
     },
     Kind {
         id: "requests-post",
         title: "POST of 1 KiB, echoed",
         conns: 64,
-        ask: Some(Ask::Post),
+        load: With::Wrk(Ask::Post),
     },
     Kind {
         id: "requests-big",
         title: "Responses of 64 KiB",
         conns: 64,
-        ask: Some(Ask::Big),
+        load: With::Wrk(Ask::Big),
     },
 ];
 
@@ -71,32 +81,35 @@ pub(super) fn requests(bench: &Bench) -> Result<Vec<Table>> {
         // Branches, buffers and allocators settle before anything counts.
         bench.load.wrk(running.address, Ask::Hello, 64, 1)?;
         for (kind, table) in KINDS.iter().zip(&mut tables) {
-            if kind.ask == Some(Ask::Post) && !server.echoes() {
+            if kind.load == With::Wrk(Ask::Post) && !server.echoes() {
                 table.notes.push(format!(
                     "{} cannot echo without its echo module",
                     server.name
                 ));
                 continue;
             }
-            let before = running.cpu_seconds()?;
-            let found = match kind.ask {
-                Some(ask) => bench
-                    .load
-                    .wrk(running.address, ask, kind.conns, bench.seconds)?,
-                None => bench
-                    .load
-                    .churn(running.address, kind.conns, bench.seconds)?,
-            };
-            let cpu = running.cpu_seconds()? - before;
-            if found.errors > 0.0 {
-                table.notes.push(format!(
-                    "{}: {} errors in round {}",
-                    server.name,
-                    found.errors,
-                    round + 1
-                ));
+            // One kind of load that fails does not take the others with it.
+            match measure(bench, &running, kind) {
+                Ok((found, cpu)) => {
+                    if found.errors > 0.0 {
+                        table.notes.push(format!(
+                            "{}: {} errors in round {}",
+                            server.name,
+                            found.errors,
+                            round + 1
+                        ));
+                    }
+                    table.push(server.name, round, &samples(found, cpu));
+                }
+                Err(error) => {
+                    eprintln!("!!! {}: {} FAILED: {error:#}", kind.id, server.name);
+                    table.notes.push(format!(
+                        "{}: failed in round {}: {error:#}",
+                        server.name,
+                        round + 1
+                    ));
+                }
             }
-            table.push(server.name, round, &samples(found, cpu));
         }
         Ok(())
     });
@@ -119,6 +132,23 @@ pub(super) fn requests(bench: &Bench) -> Result<Vec<Table>> {
         table.goal_first("first, or within 3% of the first, in every column (the floor apart)");
     }
     Ok(tables)
+}
+
+/// What was found, and the server's processor seconds meanwhile.
+fn measure(bench: &Bench, running: &Running, kind: &Kind) -> Result<(Found, f64)> {
+    let before = running.cpu_seconds()?;
+    let found = match kind.load {
+        With::Wrk(ask) => bench
+            .load
+            .wrk(running.address, ask, kind.conns, bench.seconds)?,
+        With::Batches => bench
+            .load
+            .pipeline(running.address, kind.conns, bench.seconds)?,
+        With::NewConnections => bench
+            .load
+            .churn(running.address, kind.conns, bench.seconds)?,
+    };
+    Ok((found, running.cpu_seconds()? - before))
 }
 
 /// Ours against bare hyper and nothing else, in more and shorter rounds.
@@ -185,10 +215,14 @@ fn samples(found: Found, cpu_seconds: f64) -> [Option<f64>; 5] {
 }
 
 fn how(bench: &Bench, kind: &Kind) -> String {
-    let load = match kind.ask {
-        Some(_) => "wrk, one thread",
-        None => {
+    let load = match kind.load {
+        With::Wrk(_) => "wrk, one thread".to_owned(),
+        With::Batches => format!(
+            "our own client, one thread: {PIPELINED} requests in one write, the next when all are answered"
+        ),
+        With::NewConnections => {
             "our own client, one thread: connect, ask with `Connection: close`, read to the end"
+                .to_owned()
         }
     };
     format!(

@@ -178,11 +178,9 @@ impl Table {
             .iter()
             .zip(right)
             .filter_map(|(left, right)| Some(((*left)?, (*right)?)));
-        Spread::of(
-            pairs
-                .filter(|(_, right)| *right > 0.0)
-                .map(|(left, right)| left / right),
-        )
+        // A difference may be zero or less; its ratio would mean nothing.
+        let meaningful = pairs.filter(|(left, right)| *left > 0.0 && *right > 0.0);
+        Spread::of(meaningful.map(|(left, right)| left / right))
     }
 
     /// Ours is at most `limit` of the column's unit.
@@ -194,6 +192,27 @@ impl Table {
                 Outcome::of(spread.median <= limit),
                 format!("{} {unit}", number(spread.median)),
             ),
+            None => goal(text, Outcome::NotMeasured, String::new()),
+        };
+        self.goals.push(goal);
+    }
+
+    /// Ours is zero in every column and every one of `rounds`; a missing round is not a zero.
+    pub(super) fn goal_never(&mut self, rounds: usize, text: &str) {
+        let columns: Option<Vec<_>> = (0..self.columns.len())
+            .map(|column| self.samples(OURS, column))
+            .collect();
+        let goal = match columns {
+            Some(columns) => {
+                let zeros = columns.iter().all(|samples| {
+                    samples.len() == rounds && samples.iter().all(|sample| *sample == Some(0.0))
+                });
+                let sum: f64 = columns
+                    .iter()
+                    .flat_map(|samples| samples.iter().flatten())
+                    .sum();
+                goal(text, Outcome::of(zeros), format!("{} in all", number(sum)))
+            }
             None => goal(text, Outcome::NotMeasured, String::new()),
         };
         self.goals.push(goal);
@@ -383,6 +402,24 @@ mod tests {
             behind.goals[0].detail,
             "cpu behind x by 25.0%; rate behind x by 25.0%"
         );
+    }
+
+    #[test]
+    fn never_is_zero_in_every_round() {
+        let columns = vec![Column::new("lost", "lost", Better::Lower, true)];
+        let outcome = |rounds: &[Option<f64>]| {
+            let mut table = Table::new("t", "T", String::new(), columns.clone());
+            for (round, sample) in rounds.iter().enumerate() {
+                table.push(OURS, round, &[*sample]);
+            }
+            table.goal_never(2, "");
+            last(&table)
+        };
+        assert_eq!(outcome(&[Some(0.0), Some(0.0)]), Outcome::Met);
+        assert_eq!(outcome(&[Some(0.0), Some(1.0)]), Outcome::NotMet);
+        assert_eq!(outcome(&[Some(0.0)]), Outcome::NotMet);
+        assert_eq!(outcome(&[Some(0.0), None]), Outcome::NotMet);
+        assert_eq!(outcome(&[]), Outcome::NotMeasured);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod answer;
 mod churn;
 mod hold;
+mod pipeline;
 mod socket;
 mod summary;
 mod wake;
@@ -33,6 +34,18 @@ enum Kind {
         #[arg(long)]
         seconds: f64,
     },
+    /// Batches of requests, the next when all of one are answered.
+    Pipeline {
+        #[arg(long)]
+        target: SocketAddr,
+        #[arg(long)]
+        conns: usize,
+        /// Requests in a batch.
+        #[arg(long)]
+        depth: usize,
+        #[arg(long)]
+        seconds: f64,
+    },
     /// Many connections that stay; answers `count` on standard input, ends with it.
     Hold {
         #[arg(long)]
@@ -42,7 +55,7 @@ enum Kind {
         #[arg(long, value_enum)]
         how: hold::How,
         /// When it ends by itself.
-        #[arg(long, default_value_t = 120.0)]
+        #[arg(long, default_value_t = 240.0)]
         seconds: f64,
     },
     /// One request at a time, in turn on a connection that has been idle and on one that is in use.
@@ -68,6 +81,12 @@ fn main() -> anyhow::Result<()> {
             conns,
             seconds,
         } => churn::run(target, conns, Duration::from_secs_f64(seconds))?,
+        Kind::Pipeline {
+            target,
+            conns,
+            depth,
+            seconds,
+        } => pipeline::run(target, conns, depth, Duration::from_secs_f64(seconds))?,
         Kind::Hold {
             target,
             conns,

@@ -5,7 +5,7 @@ mod websocket;
 
 use crate::{duration, progress};
 use clap::Args;
-use curtsy::{DrainPolicy, Error, ListenAddress, Outcome, Server};
+use curtsy::{DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, Server};
 use routes::Demo;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
     /// Where to listen: HOST:PORT, :PORT, or unix:/PATH[?mode=660]. May be given again
     #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
     listen: Vec<ListenAddress>,
+    /// Take the sockets of the service manager (LISTEN_FDS) instead of binding an address
+    #[arg(long, conflicts_with = "listen")]
+    inherit: bool,
     /// Threads that accept and serve, each by itself [default: one for each core]
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
@@ -45,6 +48,7 @@ impl Default for Arguments {
         let policy = DrainPolicy::default();
         Self {
             listen: DEFAULT_ADDRESS.parse().into_iter().collect(),
+            inherit: false,
             workers: None,
             linger: policy.linger,
             deadline: policy.deadline,
@@ -99,21 +103,33 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
             deadline: arguments.deadline,
             ..DrainPolicy::default()
         });
-    for address in arguments.listen {
-        builder = builder.listen(address);
+    if arguments.inherit {
+        builder = builder.listen(ListenOn::inherited());
+    } else {
+        for address in arguments.listen {
+            builder = builder.listen(address);
+        }
     }
     let server = builder.build(Demo::new(0))?;
     let pid = std::process::id();
-    for (name, address) in server.listeners() {
-        let url = match address.tcp() {
-            Some(address) => format!("http://{address}"),
-            None => address.to_string(),
-        };
-        say(&format!(
-            "curtsy: {name} listening on {url}  (pid {pid}, {workers} workers)"
-        ));
-    }
-    let telling = tokio::spawn(progress::tell(server.handle()));
+    let listening: Vec<String> = server
+        .listeners()
+        .map(|(name, address)| {
+            let url = match address.tcp() {
+                Some(address) => format!("http://{address}"),
+                None => address.to_string(),
+            };
+            format!("curtsy: {name} listening on {url}  (pid {pid}, {workers} workers)")
+        })
+        .collect();
+    let handle = server.handle();
+    let telling = tokio::spawn(async move {
+        // Said when it is true of the signals, too.
+        if handle.reached(Phase::Serving).await {
+            listening.iter().for_each(|line| say(line));
+        }
+        progress::tell(handle).await;
+    });
     let outcome = server.run().await;
     // It ends with the server; a moment for its last line.
     let _ = telling.await;

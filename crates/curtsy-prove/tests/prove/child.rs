@@ -74,13 +74,35 @@ async fn a_dropped_child_is_killed() {
     assert!(Path::new(&directory).exists());
     let pid = child.pid().unwrap();
     drop(child);
+    wait_until_gone(pid).await;
+}
+
+async fn wait_until_gone(pid: u32) {
     let gone = async {
         // A zombie has no memory to tell of any more.
         while usage_of(pid).is_ok() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(BOUND, gone).await.unwrap();
+    tokio::time::timeout(BOUND, gone).await.expect("it is gone");
+}
+
+#[tokio::test]
+async fn what_a_child_started_goes_with_it() {
+    for (script, ends_first) in [
+        ("sleep 600 & echo $!; wait", false),
+        ("sleep 600 & echo $!", true),
+    ] {
+        let mut child = Child::start("sh", ["-c", script]).unwrap();
+        let line = child.wait_for_line(|_| true, BOUND).await.unwrap();
+        let successor: u32 = line.parse().unwrap();
+        if ends_first {
+            child.wait_exit(BOUND).await.unwrap();
+        }
+        assert!(usage_of(successor).is_ok());
+        drop(child);
+        wait_until_gone(successor).await;
+    }
 }
 
 #[tokio::test]

@@ -2,5 +2,8 @@
 
 mod accounting;
 mod child;
+mod http2;
 mod modes;
 mod servers;
+mod tls;
+mod websocket;

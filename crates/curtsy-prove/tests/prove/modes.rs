@@ -215,6 +215,27 @@ async fn stop_lets_requests_under_way_end() {
 }
 
 #[tokio::test]
+async fn a_number_of_answers_can_be_waited_for() {
+    let server = Server::start(serve_hello).await;
+    let run = one(&server).connections(3).requests_each(5).start();
+    let bound = Duration::from_secs(20);
+    // Two waits at once, the lesser of which is over first.
+    let (all, some) = tokio::join!(run.wait_answered(15, bound), run.wait_answered(7, bound));
+    all.and(some).unwrap();
+    assert_eq!(run.counts().answered, 15);
+    run.wait_answered(15, Duration::ZERO).await.unwrap();
+    let error = run
+        .wait_answered(16, Duration::from_millis(20))
+        .await
+        .unwrap_err();
+    assert!(
+        error.is_timed_out() && error.to_string().contains("answered: 15"),
+        "{error}"
+    );
+    assert!(run.finish().await.is_clean());
+}
+
+#[tokio::test]
 async fn stop_ends_a_long_pause() {
     let server = Server::start(serve_hello).await;
     let begun = Instant::now();
@@ -267,9 +288,9 @@ async fn marks_cut_the_report_and_every_form_of_it_tells_the_same() {
         .start();
     let mut seen = 0;
     for label in ["before <&>", "after"] {
-        while run.counts().answered < seen + 10 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        run.wait_answered(seen + 10, Duration::from_secs(20))
+            .await
+            .unwrap();
         seen = run.counts().answered;
         run.mark(label);
     }

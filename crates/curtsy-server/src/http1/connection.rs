@@ -382,7 +382,9 @@ impl Alarm {
     /// Whether it has not gone off yet.
     #[inline]
     fn is_set_after(&self, now: Moment) -> bool {
-        self.at.is_some_and(|set| set > now)
+        // Our clock may lag behind the timer's: one that has gone off wakes nobody again.
+        let elapsed = self.sleep.as_ref().is_some_and(|sleep| sleep.is_elapsed());
+        self.at.is_some_and(|set| set > now) && !elapsed
     }
 
     /// Sets it for `at`, if it is not already. Ready if that is past.

@@ -494,6 +494,7 @@ async fn proxies_tell_their_clients_addresses() {
                 server.until(|now| now.counts.parked == 1).await;
                 let (_, who) = ask(&mut socket, "/who").await;
                 assert_eq!(who, "192.0.2.1:1111 192.0.2.2:443 tls=false");
+                drop(socket);
             } else {
                 let mut client = secure_over(socket, "localhost", client_config(&[]))
                     .await
