@@ -8,6 +8,7 @@
 mod demo;
 mod duration;
 mod progress;
+mod steer;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ struct Arguments {
 enum Command {
     /// Run a server to try everything on.
     Demo(demo::Arguments),
+    Switch(steer::Switch),
+    ReloadCertificates(steer::ReloadCertificates),
 }
 
 fn main() -> ExitCode {
@@ -50,5 +53,7 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| Command::Demo(demo::Arguments::default()));
     match command {
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Switch(arguments) => steer::switch(&arguments),
+        Command::ReloadCertificates(arguments) => steer::reload_certificates(&arguments),
     }
 }

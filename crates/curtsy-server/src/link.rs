@@ -280,6 +280,11 @@ impl Link {
         self.set_stage(Stage::Called);
     }
 
+    /// Whether the head being read is the first since the connection last waited.
+    pub(crate) fn is_first_of_run(&self) -> bool {
+        self.calls_since_head.load(Ordering::Relaxed) == 0
+    }
+
     #[inline]
     pub(crate) fn is_pipelining(&self) -> bool {
         self.pipelining.load(Ordering::Relaxed)

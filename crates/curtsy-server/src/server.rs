@@ -76,7 +76,11 @@ impl From<Report> for Outcome {
 ///     .on_shutdown(async || { /* flush, say goodbye */ })
 ///     .build(service)?;
 /// let handle = server.handle();
-/// # handle.wish_shutdown();
+/// # let stopper = handle.clone();
+/// # tokio::spawn(async move {
+/// #     stopper.reached(curtsy_server::Phase::Serving).await;
+/// #     stopper.wish_shutdown();
+/// # });
 /// // elsewhere: handle.shutdown().await;
 /// match server.run().await? {
 ///     Outcome::Drained(report) => println!("{report}"),

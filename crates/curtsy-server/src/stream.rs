@@ -103,11 +103,26 @@ pub(crate) fn receive(fd: BorrowedFd<'_>) -> Received {
     }
 }
 
-/// Whether bytes have arrived, without taking any.
-pub(crate) fn has_input(fd: BorrowedFd<'_>) -> bool {
+/// What a look at a socket's input shows, without taking any of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing has arrived.
+    Nothing,
+    /// Unread bytes are there.
+    Bytes,
+    /// The peer has closed, or the connection is broken.
+    Ended,
+}
+
+/// Looks at what has arrived.
+pub(crate) fn look(fd: BorrowedFd<'_>) -> Look {
     let mut byte = [0u8; 1];
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    recv(fd, &mut byte, flags).is_ok_and(|(count, _)| count > 0)
+    match recv(fd, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((0, _)) => Look::Ended,
+        Ok(_) => Look::Bytes,
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Look::Nothing,
+        Err(_) => Look::Ended,
+    }
 }
 
 impl AsFd for Stream {

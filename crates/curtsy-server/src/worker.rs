@@ -9,7 +9,7 @@ use crate::mode::Epoch;
 use crate::shared::Shared;
 use crate::stream::Stream;
 use bytes::Bytes;
-use curtsy_lifecycle::{Address, Arrival, Ledger, Moment, State};
+use curtsy_lifecycle::{Address, Arrival, ConnectionInfo, Entry, Ledger, Moment, State};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -94,17 +94,22 @@ impl Worker {
             };
             (State::Handshake, origin, Speaks::Unknown(epoch.clone()))
         };
+        let arrival = Arrival {
+            id: self.shared.next_id(),
+            origin: origin.clone(),
+            peer,
+            local,
+            tls: false,
+            carried: false,
+            accepted: now,
+        };
+        if let Some(hook) = &self.shared.state_hook {
+            let entry = Entry::new(arrival.clone(), state, now);
+            hook(&ConnectionInfo::new(Arc::new(entry)), state);
+        }
         self.launch(Fresh {
             stream,
-            arrival: Arrival {
-                id: self.shared.next_id(),
-                origin: origin.clone(),
-                peer,
-                local,
-                tls: false,
-                carried: false,
-                accepted: now,
-            },
+            arrival,
             state,
             since: now,
             served: 0,

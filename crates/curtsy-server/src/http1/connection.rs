@@ -154,6 +154,7 @@ async fn converse<S: Service>(
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
+        .max_header_size(shared.limits.header_bytes)
         .half_close(shared.manners.on_disconnect == OnDisconnect::Finish);
     if wide {
         builder.max_headers(shared.limits.header_fields);
@@ -177,6 +178,9 @@ async fn converse<S: Service>(
         }
         if leftover.is_some() {
             discard(&mut leftover, link, cx);
+            if leftover.is_none() && link.is_closing() {
+                Pin::new(&mut connection).graceful_shutdown();
+            }
         }
         if link.has_body_escaped() && orders & (Orders::END_LINGER | Orders::CLOSE_IDLE) != 0 {
             // Only hyper knows whether this one is idle.
@@ -202,6 +206,10 @@ async fn converse<S: Service>(
     };
     let (mut wire, unread) = (parts.io.into_inner(), parts.read_buf);
     match stop {
+        // hyper takes a first read that fails for the end of the input.
+        Stop::Finished(Ok(())) if link.is_head_too_large() => {
+            Turn::Refused(wire, refusal::TOO_LARGE)
+        }
         Stop::Finished(Ok(())) | Stop::Cut => Turn::Ended,
         Stop::Finished(Err(error)) => failed(wire, unread, &error, link, wide),
         Stop::Rest if unread.is_empty() => Turn::Resting(wire),
@@ -267,11 +275,13 @@ fn failed(mut wire: Wire, unread: Bytes, error: &hyper::Error, link: &Link, wide
         tracing::debug!(peer = %link.entry.peer(), %error, "connection failed");
         return Turn::Ended;
     }
-    if error.is_parse_too_large() && !wide && !unread.is_empty() {
+    let head_taken = wire.is_head_taken(unread.len());
+    // To try again with what follows a head would make a request of a body.
+    if error.is_parse_too_large() && !wide && !head_taken {
         wire.reread(unread);
         return Turn::ManyFields(wire);
     }
-    let refusal = refusal::diagnose(error, &unread, wire.scanned());
+    let refusal = refusal::diagnose(error, &unread, wire.scanned(), head_taken);
     Turn::Refused(wire, refusal)
 }
 
@@ -338,6 +348,10 @@ fn discard(leftover: &mut Option<Leftover>, link: &Link, cx: &mut Context<'_>) {
             Poll::Pending => return,
             Poll::Ready(Some(Ok(frame))) => {
                 *read += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if frame.is_trailers() {
+                    // Their end is in doubt; see `Body`.
+                    link.close_after_answer(false);
+                }
                 if rest.is_end_stream() {
                     *leftover = None;
                     link.body_ended();
@@ -379,12 +393,12 @@ impl Alarm {
         self.at.is_some_and(|set| set <= at)
     }
 
-    /// Whether it has not gone off yet.
+    /// Whether it has not gone off yet. The timer's clock is finer than ours and may be ahead of
+    /// it: one that has gone off early must be set again, or nobody would wake us.
     #[inline]
     fn is_set_after(&self, now: Moment) -> bool {
-        // Our clock may lag behind the timer's: one that has gone off wakes nobody again.
-        let elapsed = self.sleep.as_ref().is_some_and(|sleep| sleep.is_elapsed());
-        self.at.is_some_and(|set| set > now) && !elapsed
+        self.at.is_some_and(|set| set > now)
+            && self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
     }
 
     /// Sets it for `at`, if it is not already. Ready if that is past.

@@ -132,7 +132,11 @@ const BOTH_FRAMINGS: Refusal = Refusal::new(
 );
 const NOT_CHUNKED: Refusal = Refusal::new(
     StatusCode::NOT_IMPLEMENTED,
-    "this server knows no Transfer-Encoding but chunked\n",
+    "this server knows no Transfer-Encoding but chunked, in HTTP/1.1\n",
+);
+pub(crate) const LENGTH_OUT_OF_RANGE: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "the Content-Length is out of range\n",
 );
 
 /// What is wrong with a head that has so many lines of each framing field; for heads that hyper
@@ -157,10 +161,7 @@ fn length(headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     match length {
-        Some(length) if length > MOST => Err(Refusal::new(
-            StatusCode::BAD_REQUEST,
-            "the Content-Length is out of range\n",
-        )),
+        Some(length) if length > MOST => Err(LENGTH_OUT_OF_RANGE),
         Some(length) if limits.request_body_bytes.is_some_and(|most| length > most) => {
             Err(TOO_LARGE)
         }

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::link::Link;
 use crate::seat::Seat;
 use crate::shared::Orders;
-use crate::stream::{Stream, has_input};
+use crate::stream::{Look, Stream, look};
 use crate::worker::{Fresh, Speaks};
 use bytes::Bytes;
 use curtsy_lifecycle::{Moment, State};
@@ -113,7 +113,7 @@ impl Resting {
         let until = self.patience(link, leave);
         if now >= until {
             // The runtime may not have been told yet of what has arrived; it will be.
-            if self.partial_since.is_none() && has_input(stream.as_fd()) {
+            if self.partial_since.is_none() && look(stream.as_fd()) == Look::Bytes {
                 let again = now + LOOK_AGAIN;
                 return self.alarm.poll(cx, again, now).map(|()| Awake::Dismissed);
             }
