@@ -304,7 +304,7 @@ fn refusal() -> String {
 
 /// The answer that sends a request to the same host and path under `https`; `None` while its head
 /// is incomplete.
-fn redirection(head: &[u8]) -> Option<String> {
+pub(crate) fn redirection(head: &[u8]) -> Option<String> {
     let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS_MOST];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(head) {

@@ -16,6 +16,8 @@ mod body;
 mod clock;
 mod control;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handshake;
 mod hooks;
 mod http1;

@@ -22,6 +22,7 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -97,6 +98,7 @@ pub struct Server {
     drain: DrainPolicy,
     signals: bool,
     control: Option<ControlSocket>,
+    watch_certificates: Option<Duration>,
     handle: Handle,
     wishes: mpsc::UnboundedReceiver<Wish>,
     phases: watch::Sender<Phase>,
@@ -146,6 +148,7 @@ impl Server {
             drain,
             signals,
             control,
+            watch_certificates,
             handle,
             wishes,
             phases,
@@ -163,6 +166,8 @@ impl Server {
         let (accepting, orders) = watch::channel(Accepting::Yes);
         let acceptors = acceptors(&mut listeners, &shared, &orders)?;
 
+        let watching =
+            watch_certificates.map(|every| tokio::spawn(crate::tls::watch(handle.clone(), every)));
         let steering = control.map(|control| tokio::spawn(control.obey(handle.clone())));
         let obeying = stopping.map(|stopping| tokio::spawn(stopping.obey(handle.clone())));
         let driver = Driver {
@@ -184,6 +189,9 @@ impl Server {
         let Ended { report, failure } = driver.run().await;
         if let Some(obeying) = obeying {
             obeying.abort();
+        }
+        if let Some(watching) = watching {
+            watching.abort();
         }
         if let Some(steering) = steering {
             steering.abort();
@@ -384,6 +392,15 @@ impl Handle {
         reloaded.into_iter().collect()
     }
 
+    /// The files that [`Handle::reload_certificates`] reads.
+    pub(crate) fn certificate_files(&self) -> Vec<PathBuf> {
+        let boards = self.inner.shared.boards().iter();
+        let configs = boards.filter_map(|board| board.tls());
+        configs
+            .flat_map(|config| config.certificates().files())
+            .collect()
+    }
+
     /// The phase the server is in.
     pub fn phase(&self) -> Phase {
         self.inner.shared.phase()
@@ -422,6 +439,7 @@ pub struct Builder {
     signals: bool,
     generation: u64,
     control: Option<PathBuf>,
+    watch_certificates: Option<Duration>,
     hooks: Vec<ShutdownHook>,
     state_hook: Option<StateHook>,
     connection_hook: Option<ConnectionHook>,
@@ -442,6 +460,7 @@ impl Default for Builder {
             signals: true,
             generation: 0,
             control: None,
+            watch_certificates: None,
             hooks: Vec::new(),
             state_hook: None,
             connection_hook: None,
@@ -513,6 +532,13 @@ impl Builder {
     /// [`control_path`](crate::control_path)); only by its own user and by root.
     pub fn control(mut self, path: impl Into<PathBuf>) -> Self {
         self.control = Some(path.into());
+        self
+    }
+
+    /// Looks at the certificates' files every so often, and reads them again when they have
+    /// changed. Ones that cannot be used are logged, and the old ones stay.
+    pub fn watch_certificates(mut self, every: Duration) -> Self {
+        self.watch_certificates = Some(every);
         self
     }
 
@@ -590,6 +616,7 @@ impl Builder {
             drain: self.drain,
             signals: self.signals,
             control,
+            watch_certificates: self.watch_certificates,
             handle: Handle {
                 inner: Arc::new(Inner {
                     shared,

@@ -115,6 +115,9 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
         });
     let pid = std::process::id();
     builder = builder.control(arguments.control.unwrap_or_else(|| control_path(pid)));
+    if let Some(every) = arguments.security.watch_certificates {
+        builder = builder.watch_certificates(every);
+    }
     let speaking = arguments.security.decide()?;
     if let Some(fingerprint) = speaking.fingerprint() {
         say(&format!("curtsy: certificate sha-256 {fingerprint}"));

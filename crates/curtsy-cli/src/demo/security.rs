@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use curtsy::{Certificate, Error, ListenOn, Mode, ModeName, PlainOnTls, ProxyPeers, TlsConfig};
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct Security {
@@ -15,6 +16,9 @@ pub(super) struct Security {
     /// A PEM file with the certificate's private key
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+    /// Look at the files every so often, and read them again when they have changed
+    #[arg(long, value_name = "TIME", requires = "cert", value_parser = crate::duration::parse)]
+    pub(super) watch_certificates: Option<Duration>,
     /// What to speak: plain, tls, or both on one port [default: tls if there is a certificate]
     #[arg(long)]
     mode: Option<ModeName>,
