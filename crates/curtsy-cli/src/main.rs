@@ -9,6 +9,7 @@ mod demo;
 mod duration;
 mod progress;
 mod prove;
+mod steer;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Command {
     /// Run a server to try everything on.
     Demo(demo::Arguments),
     Prove(prove::Arguments),
+    Switch(steer::Switch),
+    ReloadCertificates(steer::ReloadCertificates),
 }
 
 fn main() -> ExitCode {
@@ -54,5 +57,7 @@ fn main() -> ExitCode {
     match command {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Prove(arguments) => prove::run(arguments),
+        Command::Switch(arguments) => steer::switch(&arguments),
+        Command::ReloadCertificates(arguments) => steer::reload_certificates(&arguments),
     }
 }

@@ -10,3 +10,4 @@ mod exit;
 mod load;
 mod refusals;
 mod server;
+mod switching;
