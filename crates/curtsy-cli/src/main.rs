@@ -1,13 +1,15 @@
 //! The `curtsy` command.
 //!
 //! Exit codes: 0 the server drained, 1 it could not start or serve, 2 usage, 3 the deadline
-//! passed (or a second signal came) and stragglers were cut.
+//! passed (or a second signal came) and stragglers were cut. `curtsy run` exits as its program did.
 
 #![forbid(unsafe_code)]
 
 mod demo;
 mod duration;
 mod progress;
+mod reload;
+mod run;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,6 +36,10 @@ struct Arguments {
 enum Command {
     /// Run a server to try everything on.
     Demo(demo::Arguments),
+    Run(run::Arguments),
+    Reload(reload::Arguments),
+    #[command(name = run::BECOME, hide = true)]
+    Become(run::BecomeArguments),
 }
 
 fn main() -> ExitCode {
@@ -50,5 +56,8 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| Command::Demo(demo::Arguments::default()));
     match command {
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Run(arguments) => run::run(arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
+        Command::Become(arguments) => run::become_it(arguments),
     }
 }

@@ -38,7 +38,7 @@ pub use curtsy_lifecycle::{
 };
 pub use error::Error;
 pub use limits::Limits;
-pub use listener::ListenOn;
+pub use listener::{ListenOn, Listener};
 pub use server::{Builder, Handle, Outcome, Server};
 pub use service::{BoxError, Hyper, IntoService, Service, Tower};
 pub use shared::OnDisconnect;
