@@ -58,7 +58,7 @@ impl Words {
         format!("@{}", self.name)
     }
 
-    /// Everything that was said up to now.
+    /// Everything that was said up to now, whether the runtime has seen it come or not.
     pub(crate) fn said(&self, process: u32) -> Said {
         // It ends by `WouldBlock`; another error would say that there is nothing to hear.
         while self.hear(process).is_ok() {}
@@ -71,14 +71,15 @@ impl Words {
             if self.socket.readable().await.is_err() {
                 return std::future::pending().await;
             }
+            // Through the runtime, which thereby learns when there is nothing more.
+            let hear = || self.hear(process);
+            while self.socket.try_io(Interest::READABLE, hear).is_ok() {}
         }
     }
 
     fn hear(&self, process: u32) -> io::Result<()> {
         let mut bytes = [0; MESSAGE_BYTES];
-        let (length, sender) = self
-            .socket
-            .try_io(Interest::READABLE, || receive(&self.socket, &mut bytes))?;
+        let (length, sender) = receive(&self.socket, &mut bytes)?;
         let is_believed = sender.is_some_and(|sender| {
             u32::try_from(sender.pid.as_raw_nonzero().get()) == Ok(process)
                 || sender.uid == rustix::process::geteuid()
@@ -102,7 +103,7 @@ fn receive(socket: &UnixDatagram, bytes: &mut [u8]) -> io::Result<(usize, Option
     let sender = beside.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmCredentials(sender) => Some(sender),
         // Descriptors are closed as they come.
-        _ => None,
+        RecvAncillaryMessage::ScmRights(_) | _ => None,
     });
     Ok((received.bytes, sender))
 }
