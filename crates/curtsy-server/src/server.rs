@@ -208,6 +208,29 @@ impl Server {
     }
 }
 
+impl Server {
+    /// [`Server::run`] for programs that are not asynchronous: blocks until the server has stopped.
+    ///
+    /// # Errors
+    /// Those of [`Server::run`]; and inside a tokio runtime, whose thread it would block.
+    pub fn run_blocking(self) -> Result<Outcome, Error> {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            return Err(Error::new(
+                Kind::Runtime,
+                "this program is asynchronous already; await `Server::run` instead of blocking",
+            ));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::because(Kind::Runtime, "cannot start a runtime", e))?;
+        let outcome = runtime.block_on(self.run());
+        // A handler that blocks its thread must not keep the program from ending.
+        runtime.shutdown_background();
+        outcome
+    }
+}
+
 /// Starts an accepting task for each listener and worker.
 fn acceptors(
     listeners: &mut [Listener],

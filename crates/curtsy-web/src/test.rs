@@ -157,13 +157,11 @@ impl Client {
     fn info(&self) -> ConnectionInfo {
         let arrival = Arrival {
             id: 1,
-            origin: Arc::new(Origin {
-                listener: "test".into(),
-                signal: Arc::clone(&self.drain),
-            }),
+            origin: Arc::new(Origin::new("test", Arc::clone(&self.drain))),
             peer: self.peer.clone(),
             local: Address::Tcp(SocketAddr::from(([192, 0, 2, 2], 80))),
             tls: self.tls,
+            carried: false,
             accepted: Moment::from_millis(0),
         };
         let entry = Entry::new(arrival, State::Active, Moment::from_millis(0));

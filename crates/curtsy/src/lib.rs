@@ -19,11 +19,13 @@
 //! WebSockets and streams are told. `serve` returns when the last of them is done, or at the
 //! deadline with a report of what was still running.
 //!
-//! With everything in hand: [`Server::builder`].
+//! With everything in hand: [`Server::builder`]. With a web framework: [`web`].
 
 #![forbid(unsafe_code)]
 
 mod serve;
+#[cfg(feature = "web")]
+pub mod web;
 
 pub use curtsy_server::*;
 pub use serve::{Serve, serve};
