@@ -1,5 +1,10 @@
 //! The framework on the server: over a real socket, told of its client and of the drain.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test a failed unwrap is a failed test"
+)]
+
 use curtsy::web::{Context, Engine, Run};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
