@@ -8,8 +8,10 @@
 mod demo;
 mod duration;
 mod progress;
+mod prove;
 mod reload;
 mod run;
+mod steer;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -36,6 +38,9 @@ struct Arguments {
 enum Command {
     /// Run a server to try everything on.
     Demo(demo::Arguments),
+    Prove(prove::Arguments),
+    Switch(steer::Switch),
+    ReloadCertificates(steer::ReloadCertificates),
     Run(run::Arguments),
     Reload(reload::Arguments),
     #[command(name = run::BECOME, hide = true)]
@@ -43,6 +48,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    curtsy_sys::allocator::give_back_at_once();
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -56,6 +62,9 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| Command::Demo(demo::Arguments::default()));
     match command {
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Prove(arguments) => prove::run(arguments),
+        Command::Switch(arguments) => steer::switch(&arguments),
+        Command::ReloadCertificates(arguments) => steer::reload_certificates(&arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Become(arguments) => run::become_it(arguments),

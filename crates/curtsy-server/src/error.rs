@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Accept,
     Config,
     Runtime,
+    Certificate,
+    Control,
 }
 
 impl Error {
@@ -76,6 +78,17 @@ impl Error {
     /// An option is out of its range or two of them contradict each other.
     pub fn is_config(&self) -> bool {
         self.kind == Kind::Config
+    }
+
+    /// A certificate or its key cannot be used: it does not parse, they do not fit each other, it
+    /// has expired.
+    pub fn is_certificate(&self) -> bool {
+        self.kind == Kind::Certificate
+    }
+
+    /// The control socket could not be had, or whoever is behind it did not understand or refused.
+    pub fn is_control(&self) -> bool {
+        self.kind == Kind::Control
     }
 
     /// The asynchronous runtime could not be had or does not fit.

@@ -11,15 +11,23 @@
 
 mod accept;
 mod address;
+mod alarm;
 mod body;
 mod clock;
+mod control;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod handshake;
 mod hooks;
 mod http1;
+mod http2;
 mod limits;
 mod link;
 mod listener;
 mod lot;
+mod mode;
+mod proxy;
 mod seat;
 mod server;
 mod service;
@@ -28,17 +36,23 @@ mod shutdown;
 mod signals;
 mod stream;
 mod threads;
+mod tls;
 mod worker;
 
 pub use address::ListenAddress;
 pub use body::{Body, BodyError};
+pub use control::{Control, control_path};
 pub use curtsy_lifecycle::{
     Address, AtDeadline, ConnectionInfo, Counts, DrainPolicy, Draining, Ending, Phase, Report,
     Snapshot, State, Straggler,
 };
 pub use error::Error;
+pub use http2::Http2Limits;
 pub use limits::Limits;
 pub use listener::{ListenOn, Listener};
+pub use mode::{Mode, ModeName, PlainOnTls};
+pub use proxy::ProxyPeers;
 pub use server::{Builder, Handle, Outcome, Server};
 pub use service::{BoxError, Hyper, IntoService, Service, Tower};
 pub use shared::OnDisconnect;
+pub use tls::{Certificate, CertificateStore, ClientCertificates, TlsBuilder, TlsConfig};

@@ -140,6 +140,12 @@ impl Link {
         }
     }
 
+    /// The standing orders: to all of the server's connections, and to those of its origin.
+    #[inline]
+    pub(crate) fn orders(&self) -> u32 {
+        self.worker.shared.orders.current() | self.entry.origin().orders()
+    }
+
     pub(crate) fn info(&self) -> ConnectionInfo {
         ConnectionInfo::new(self.entry.clone())
     }
@@ -274,6 +280,11 @@ impl Link {
         self.set_stage(Stage::Called);
     }
 
+    /// Whether the head being read is the first since the connection last waited.
+    pub(crate) fn is_first_of_run(&self) -> bool {
+        self.calls_since_head.load(Ordering::Relaxed) == 0
+    }
+
     #[inline]
     pub(crate) fn is_pipelining(&self) -> bool {
         self.pipelining.load(Ordering::Relaxed)
@@ -383,6 +394,11 @@ impl Link {
 
     /// The handler let go of the body before its end.
     pub(crate) fn leave_body(&self, rest: Incoming) {
+        if self.entry.is_stream() {
+            // Dropped, it gives its share of the connection's window back.
+            self.body_ended();
+            return;
+        }
         *self.leftover.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
         self.has_leftover.store(true, Ordering::Release);
         self.body_waits_since.store(0, Ordering::Relaxed);
@@ -434,6 +450,9 @@ impl Link {
         let Some(hook) = &self.worker.shared.state_hook else {
             return;
         };
+        if self.entry.is_stream() {
+            return;
+        }
         let state = self.entry.state();
         if self.reported.swap(state as u8, Ordering::Relaxed) != state as u8 {
             hook(&self.info(), state);

@@ -10,8 +10,11 @@
 
 use crate::address::ListenAddress;
 use crate::error::{Error, Kind};
+use crate::mode::{Asked, Mode, PlainOnTls};
+use crate::proxy::ProxyPeers;
+use crate::tls::TlsConfig;
 use curtsy_lifecycle::Address;
-use rustix::fs::{FileType, Mode, chmod, fchmod, stat, unlink};
+use rustix::fs::{FileType, Mode as FileMode, chmod, fchmod, stat, unlink};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use std::fmt;
 use std::io;
@@ -41,6 +44,7 @@ pub struct Listener {
     pub(crate) name: String,
     pub(crate) local: Address,
     pub(crate) sockets: Vec<Socket>,
+    pub(crate) asked: Asked,
     /// Kept so that the path goes with the listener.
     path: Option<BoundPath>,
     /// Whoever gave it to this process may go on accepting from it.
@@ -87,6 +91,7 @@ impl Listener {
 pub struct ListenOn {
     pub(crate) name: Option<String>,
     pub(crate) source: Source,
+    pub(crate) asked: Asked,
 }
 
 #[derive(Debug)]
@@ -103,6 +108,7 @@ impl ListenOn {
         Self {
             name: None,
             source: Source::Inherited,
+            asked: Asked::default(),
         }
     }
 
@@ -114,10 +120,54 @@ impl ListenOn {
         self
     }
 
+    /// What it speaks: [`Mode::Plain`] unless this says otherwise. A running server's
+    /// [`Handle::switch`](crate::Handle::switch) changes it.
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.asked.mode = mode;
+        self
+    }
+
+    /// Speaks TLS: [`Mode::Tls`].
+    #[must_use]
+    pub fn tls(self, config: TlsConfig) -> Self {
+        self.mode(Mode::Tls(config))
+    }
+
+    /// Speaks TLS and plain, as the client's first byte says: [`Mode::Both`].
+    #[must_use]
+    pub fn both(self, config: TlsConfig) -> Self {
+        self.mode(Mode::Both(config))
+    }
+
+    /// Has `config` at hand for a switch by name ([`Handle::switch_to`](crate::Handle::switch_to)),
+    /// whatever the mode is now.
+    #[must_use]
+    pub fn tls_in_reserve(mut self, config: TlsConfig) -> Self {
+        self.asked.reserve = Some(config);
+        self
+    }
+
+    /// What a client gets that speaks without encryption while the mode is [`Mode::Tls`].
+    #[must_use]
+    pub fn plain_on_tls(mut self, what: PlainOnTls) -> Self {
+        self.asked.plain_on_tls = what;
+        self
+    }
+
+    /// Connections from these peers begin with a header of the PROXY protocol, version 1 or 2; the
+    /// addresses it carries are then the connection's. Others are what they seem.
+    #[must_use]
+    pub fn proxied_by(mut self, peers: ProxyPeers) -> Self {
+        self.asked.proxies = Some(std::sync::Arc::new(peers));
+        self
+    }
+
     fn socket(socket: io::Result<Socket>) -> Self {
         Self {
             name: None,
             source: Source::Socket(socket),
+            asked: Asked::default(),
         }
     }
 }
@@ -131,6 +181,7 @@ where
         Self {
             name: None,
             source: Source::Address(address.try_into().map_err(Error::from)),
+            asked: Asked::default(),
         }
     }
 }
@@ -189,6 +240,7 @@ pub(crate) fn bind_all(wanted: Vec<ListenOn>, sockets: usize) -> Result<Vec<List
             1 => "main".to_owned(),
             n => format!("listener-{n}"),
         });
+        let before = bound.len();
         match on.source {
             Source::Address(address) => bound.push(bind(name, &address?, sockets)?),
             Source::Socket(socket) => {
@@ -198,6 +250,9 @@ pub(crate) fn bind_all(wanted: Vec<ListenOn>, sockets: usize) -> Result<Vec<List
                 bound.push(adopt(name, socket)?);
             }
             Source::Inherited => bound.extend(inherited()?),
+        }
+        for listener in &mut bound[before..] {
+            listener.asked = on.asked.clone();
         }
     }
     let mut names: Vec<&str> = bound.iter().map(|l| l.name.as_str()).collect();
@@ -263,6 +318,7 @@ fn bind(name: String, address: &ListenAddress, sockets: usize) -> Result<Listene
                     name,
                     local: Address::Tcp(local),
                     sockets,
+                    asked: Asked::default(),
                     path: None,
                     is_shared: false,
                 });
@@ -366,12 +422,12 @@ fn bind_unix(name: String, path: &Path, mode: Option<u32>) -> Result<Listener, E
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         if let Some(mode) = mode {
             // Before the bind, so that the path never has a wider mode than asked for.
-            fchmod(&socket, Mode::from_raw_mode(mode))?;
+            fchmod(&socket, FileMode::from_raw_mode(mode))?;
         }
         socket.bind(&SockAddr::unix(path)?)?;
         if let Some(mode) = mode {
             // And after it, for the bits that the umask took away.
-            chmod(path, Mode::from_raw_mode(mode))?;
+            chmod(path, FileMode::from_raw_mode(mode))?;
         }
         socket.listen(BACKLOG)?;
         Ok(socket)
@@ -394,6 +450,7 @@ fn bind_unix(name: String, path: &Path, mode: Option<u32>) -> Result<Listener, E
         name,
         local: Address::Unix(Some(path.to_owned())),
         sockets: vec![socket],
+        asked: Asked::default(),
         path: Some(guard),
         is_shared: false,
     })
@@ -447,6 +504,7 @@ fn adopt(name: String, socket: Socket) -> Result<Listener, Error> {
         name,
         local,
         sockets: vec![socket],
+        asked: Asked::default(),
         path: None,
         is_shared: false,
     })

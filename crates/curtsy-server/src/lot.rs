@@ -16,7 +16,7 @@
 use crate::clock;
 use crate::shared::Orders;
 use crate::stream::{Bare, Received, Stream, receive};
-use crate::worker::{Fresh, Worker};
+use crate::worker::{Fresh, Speaks, Worker};
 use bytes::Bytes;
 use curtsy_lifecycle::{Address, Arrival, ConnectionInfo, Counts, Entry, Moment, Origin, State};
 use curtsy_sys::watched::{Interest, Watched};
@@ -56,7 +56,8 @@ impl Parked {
             served: entry.served(),
             is_new: entry.state() == State::New,
             origin: entry.origin().clone(),
-            carried: None,
+            carried: (entry.arrival().carried)
+                .then(|| Box::new((entry.peer().clone(), entry.local().clone()))),
         }
     }
 
@@ -76,6 +77,7 @@ impl Parked {
             peer,
             local,
             tls: false,
+            carried: self.carried.is_some(),
             accepted: self.accepted,
         })
     }
@@ -146,7 +148,7 @@ impl Lot {
     pub(crate) fn park(&self, parked: Parked, worker: &Arc<Worker>) -> bool {
         let mut slots = self.slots();
         // Under the lock: an order that comes later finds it in the lot.
-        let orders = worker.shared.orders.current();
+        let orders = worker.shared.orders.current() | parked.origin.orders();
         if orders & (Orders::END_LINGER | Orders::CLOSE_IDLE | Orders::CUT) != 0 {
             drop(slots);
             dismiss(parked, worker);
@@ -233,6 +235,22 @@ impl Lot {
             for parked in batch {
                 dismiss(parked, worker);
             }
+        }
+    }
+
+    /// Closes those of one origin, each after a look; a connection on which a request has arrived
+    /// is served.
+    pub(crate) fn clear_origin(&self, worker: &Arc<Worker>, origin: &Arc<Origin>) {
+        let of_it: Vec<Parked> = {
+            let mut slots = self.slots();
+            let found: Vec<usize> = (slots.slab.iter())
+                .filter(|(_, slot)| Arc::ptr_eq(&slot.parked.origin, origin))
+                .map(|(index, _)| index)
+                .collect();
+            found.into_iter().map(|index| slots.remove(index)).collect()
+        };
+        for parked in of_it {
+            dismiss(parked, worker);
         }
     }
 
@@ -372,6 +390,7 @@ fn launch(parked: Parked, first: Bytes, worker: &Arc<Worker>) {
             since: parked.since,
             served: parked.served,
             first,
+            speaks: Speaks::Http1,
         }),
         Err(error) => {
             tracing::warn!(%error, "cannot put a connection back into service; closed");

@@ -1,25 +1,28 @@
 //! The server as programs hold it: built, run, and steered from anywhere by its handle.
 
 use crate::accept::{Accepting, Acceptor};
+use crate::control::ControlSocket;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
 use crate::limits::Limits;
 use crate::listener::{ListenOn, Listener, bind_all};
+use crate::mode::{Mode, ModeName};
 use crate::service::{IntoService, Service};
 use crate::shared::{Manners, OnDisconnect, Orders, Shared};
 use crate::shutdown::{Driver, Ended, Wish};
 use crate::signals::Stopping;
 use crate::threads::Threads;
-use crate::worker::{Fresh, Launch, Worker};
+use crate::worker::{Fresh, Launch, Speaks, Worker};
 use curtsy_lifecycle::{
-    Address, ConnectionInfo, Drain, DrainPolicy, Draining, Ending, Origin, Phase, Report, Snapshot,
-    State,
+    Address, ConnectionInfo, Drain, DrainPolicy, Draining, Ending, Phase, Report, Snapshot, State,
 };
 use http::Extensions;
 use std::fmt;
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -74,7 +77,11 @@ impl From<Report> for Outcome {
 ///     .on_shutdown(async || { /* flush, say goodbye */ })
 ///     .build(service)?;
 /// let handle = server.handle();
-/// # handle.wish_shutdown();
+/// # let stopper = handle.clone();
+/// # tokio::spawn(async move {
+/// #     stopper.reached(curtsy_server::Phase::Serving).await;
+/// #     stopper.wish_shutdown();
+/// # });
 /// // elsewhere: handle.shutdown().await;
 /// match server.run().await? {
 ///     Outcome::Drained(report) => println!("{report}"),
@@ -90,6 +97,8 @@ pub struct Server {
     hooks: Vec<ShutdownHook>,
     drain: DrainPolicy,
     signals: bool,
+    control: Option<ControlSocket>,
+    watch_certificates: Option<Duration>,
     handle: Handle,
     wishes: mpsc::UnboundedReceiver<Wish>,
     phases: watch::Sender<Phase>,
@@ -138,6 +147,8 @@ impl Server {
             hooks,
             drain,
             signals,
+            control,
+            watch_certificates,
             handle,
             wishes,
             phases,
@@ -155,6 +166,9 @@ impl Server {
         let (accepting, orders) = watch::channel(Accepting::Yes);
         let acceptors = acceptors(&mut listeners, &shared, &orders)?;
 
+        let watching =
+            watch_certificates.map(|every| tokio::spawn(crate::tls::watch(handle.clone(), every)));
+        let steering = control.map(|control| tokio::spawn(control.obey(handle.clone())));
         let obeying = stopping.map(|stopping| tokio::spawn(stopping.obey(handle.clone())));
         let driver = Driver {
             shared: shared.clone(),
@@ -176,6 +190,14 @@ impl Server {
         if let Some(obeying) = obeying {
             obeying.abort();
         }
+        if let Some(watching) = watching {
+            watching.abort();
+        }
+        if let Some(steering) = steering {
+            steering.abort();
+            // Its path is gone when the server is.
+            let _ = steering.await;
+        }
         threads.stop();
         let outcome = Outcome::from(report);
         result.send_replace(Some(outcome.clone()));
@@ -194,10 +216,7 @@ fn acceptors(
 ) -> Result<JoinSet<Result<(), Error>>, Error> {
     let mut tasks = JoinSet::new();
     for listener in listeners {
-        let origin = Arc::new(Origin {
-            listener: listener.name.clone(),
-            signal: shared.signal.clone(),
-        });
+        let board = shared.board(&listener.name)?;
         for (index, worker) in shared.workers().iter().enumerate() {
             // A socket each, or one for all.
             let socket = &listener.sockets[index % listener.sockets.len()];
@@ -207,7 +226,7 @@ fn acceptors(
             };
             let socket = socket.try_clone().map_err(failed)?;
             let _runtime = worker.handle.enter();
-            let acceptor = Acceptor::new(socket, &listener.local, origin.clone(), worker.clone())
+            let acceptor = Acceptor::new(socket, &listener.local, board.clone(), worker.clone())
                 .map_err(failed)?;
             tasks.spawn_on(acceptor.run(orders.clone()), &worker.handle);
         }
@@ -329,6 +348,59 @@ impl Handle {
         }
     }
 
+    /// Switches the listener of that name to another mode. Connections that the new mode would not
+    /// take are drained by the old one: their next answer closes them, idle ones are listened to
+    /// for the drain's linger. The socket stays as it is, and so does its queue.
+    ///
+    /// # Errors
+    /// If there is no such listener or the certificate has expired; then nothing has changed.
+    pub fn switch(&self, listener: &str, mode: Mode) -> Result<(), Error> {
+        crate::mode::switch(&self.inner.shared, listener, mode)
+    }
+
+    /// Switches the listener of that name to the mode of that name, with the certificates that it
+    /// had last or has in reserve.
+    ///
+    /// # Errors
+    /// As for [`Handle::switch`], and if there are no certificates.
+    pub fn switch_to(&self, listener: &str, mode: ModeName) -> Result<(), Error> {
+        let mode = self.inner.shared.board(listener)?.named(mode)?;
+        self.switch(listener, mode)
+    }
+
+    /// The mode of the listener of that name, if there is one.
+    pub fn mode(&self, listener: &str) -> Option<ModeName> {
+        let board = self.inner.shared.board(listener).ok()?;
+        Some(board.epoch().mode.name())
+    }
+
+    /// Reads all listeners' certificates that came from files again. Blocks on the file system for
+    /// as long as the files take to read.
+    ///
+    /// # Errors
+    /// Of each listener the first; its old certificates stay then.
+    pub fn reload_certificates(&self) -> Result<(), Error> {
+        let configs = self
+            .inner
+            .shared
+            .boards()
+            .iter()
+            .filter_map(|board| board.tls());
+        let reloaded: Vec<_> = configs
+            .map(|config| config.certificates().reload())
+            .collect();
+        reloaded.into_iter().collect()
+    }
+
+    /// The files that [`Handle::reload_certificates`] reads.
+    pub(crate) fn certificate_files(&self) -> Vec<PathBuf> {
+        let boards = self.inner.shared.boards().iter();
+        let configs = boards.filter_map(|board| board.tls());
+        configs
+            .flat_map(|config| config.certificates().files())
+            .collect()
+    }
+
     /// The phase the server is in.
     pub fn phase(&self) -> Phase {
         self.inner.shared.phase()
@@ -366,6 +438,8 @@ pub struct Builder {
     manners: Manners,
     signals: bool,
     generation: u64,
+    control: Option<PathBuf>,
+    watch_certificates: Option<Duration>,
     hooks: Vec<ShutdownHook>,
     state_hook: Option<StateHook>,
     connection_hook: Option<ConnectionHook>,
@@ -385,6 +459,8 @@ impl Default for Builder {
             },
             signals: true,
             generation: 0,
+            control: None,
+            watch_certificates: None,
             hooks: Vec::new(),
             state_hook: None,
             connection_hook: None,
@@ -452,6 +528,20 @@ impl Builder {
         self
     }
 
+    /// Lets the server be steered over a Unix socket at `path` (see [`Control`](crate::Control) and
+    /// [`control_path`](crate::control_path)); only by its own user and by root.
+    pub fn control(mut self, path: impl Into<PathBuf>) -> Self {
+        self.control = Some(path.into());
+        self
+    }
+
+    /// Looks at the certificates' files every so often, and reads them again when they have
+    /// changed. Ones that cannot be used are logged, and the old ones stay.
+    pub fn watch_certificates(mut self, every: Duration) -> Self {
+        self.watch_certificates = Some(every);
+        self
+    }
+
     /// Adds something to do when the server drains. All hooks run once, at the same time, beside
     /// the drain, and are awaited up to its deadline. A panic in one stops neither the others nor
     /// the drain.
@@ -501,13 +591,19 @@ impl Builder {
             ));
         }
         let sockets = self.workers.map_or(1, NonZeroUsize::get);
-        let listeners = bind_all(self.listeners, sockets)?;
+        let mut listeners = bind_all(self.listeners, sockets)?;
+        let control = self.control.map(ControlSocket::bind).transpose()?;
         let shared = Arc::new(Shared::new(
             self.limits,
             self.manners,
             self.state_hook,
             self.connection_hook,
             self.generation,
+            self.drain.linger,
+            listeners
+                .iter_mut()
+                .map(|listener| (listener.name.clone(), std::mem::take(&mut listener.asked)))
+                .collect(),
         ));
         let (wish, wishes) = mpsc::unbounded_channel();
         let (phases, phase) = watch::channel(Phase::Starting);
@@ -519,6 +615,8 @@ impl Builder {
             hooks: self.hooks,
             drain: self.drain,
             signals: self.signals,
+            control,
+            watch_certificates: self.watch_certificates,
             handle: Handle {
                 inner: Arc::new(Inner {
                     shared,
@@ -571,8 +669,16 @@ impl<S: Service> Launcher<S> {
 
 impl<S: Service> Launch for Launcher<S> {
     fn launch(&self, fresh: Fresh, worker: Arc<Worker>) {
-        let serving = crate::http1::serve(self.service(), fresh, worker.clone());
-        drop(worker.handle.spawn(serving));
+        let service = self.service();
+        let handle = worker.handle.clone();
+        drop(match &fresh.speaks {
+            Speaks::Http1 => handle.spawn(crate::http1::serve(service, fresh, worker)),
+            Speaks::Http2 => handle.spawn(crate::http2::serve(service, fresh, worker)),
+            Speaks::Unknown(epoch) => {
+                let epoch = epoch.clone();
+                handle.spawn(crate::handshake::receive(fresh, epoch, worker))
+            }
+        });
     }
 
     fn duplicate(&self) -> Box<dyn Launch> {

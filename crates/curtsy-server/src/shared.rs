@@ -3,12 +3,15 @@
 //! Invariant: the request path only reads it. What changes (orders) is written a few times in a
 //! server's life; what is counted (open connections) is counted once a connection, not a request.
 
+use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, StateHook};
 use crate::limits::Limits;
+use crate::mode::{Asked, Board};
 use crate::worker::Worker;
 use curtsy_lifecycle::{Moment, Phase, Signal};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// What happens to a handler whose client has gone.
@@ -47,6 +50,9 @@ pub(crate) struct Shared {
     /// Told when a connection closed while accepting waits for room.
     pub(crate) room: Notify,
     pub(crate) hooks_left: AtomicUsize,
+    /// How long connections of a mode that was switched off are still listened to.
+    pub(crate) linger: Duration,
+    boards: Vec<Arc<Board>>,
     open: AtomicUsize,
     next_id: AtomicU64,
     phase: AtomicU8,
@@ -67,12 +73,18 @@ impl Shared {
         state_hook: Option<StateHook>,
         connection_hook: Option<ConnectionHook>,
         generation: u64,
+        linger: Duration,
+        listeners: Vec<(String, Asked)>,
     ) -> Self {
+        let signal = Arc::new(Signal::new());
+        let board = |(name, asked)| Arc::new(Board::new(name, &signal, asked));
         Self {
             orders: Orders::default(),
             limits,
             manners,
-            signal: Arc::new(Signal::new()),
+            linger,
+            boards: listeners.into_iter().map(board).collect(),
+            signal,
             state_hook,
             connection_hook,
             generation,
@@ -89,6 +101,28 @@ impl Shared {
 
     pub(crate) fn workers(&self) -> &[Arc<Worker>] {
         self.workers.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The listeners' modes.
+    pub(crate) fn boards(&self) -> &[Arc<Board>] {
+        &self.boards
+    }
+
+    /// The mode of the listener of that name.
+    pub(crate) fn board(&self, name: &str) -> Result<&Arc<Board>, Error> {
+        let found = self.boards.iter().find(|board| board.name == name);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self
+                .boards
+                .iter()
+                .map(|board| board.name.as_str())
+                .collect();
+            let names = names.join(", ");
+            Error::new(
+                Kind::Config,
+                format!("there is no listener {name:?}; there is {names}"),
+            )
+        })
     }
 
     pub(crate) fn next_id(&self) -> u64 {

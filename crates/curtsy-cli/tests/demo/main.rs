@@ -11,3 +11,4 @@ mod exit;
 mod load;
 mod refusals;
 mod server;
+mod switching;
