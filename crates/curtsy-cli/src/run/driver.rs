@@ -8,6 +8,7 @@
 use super::control::{Answer, Client};
 use super::launch::Launch;
 use super::machine::{Action, End, Event, Id, Machine};
+use super::probe::Door;
 use super::readiness::Readiness;
 use super::say;
 use super::words::Words;
@@ -17,7 +18,8 @@ use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait,
 };
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -167,10 +169,10 @@ impl Driver {
         say(&format!("curtsy: {text}"));
         self.progress(&text);
         let readiness = Arc::clone(&self.readiness);
-        let listener = self.tcp_address();
+        let door = self.door();
         let (events, ear) = (self.events.clone(), Arc::clone(&words));
         let waiting = tokio::spawn(async move {
-            readiness.wait(number, &ear, listener).await;
+            readiness.wait(number, &ear, door).await;
             // Nobody to tell means that the supervisor has ended.
             let _ = events.send((Event::Ready(process), None));
         });
@@ -184,10 +186,16 @@ impl Driver {
         Ok(())
     }
 
-    fn tcp_address(&self) -> Option<SocketAddr> {
-        self.listeners
-            .iter()
-            .find_map(|listener| listener.address().tcp())
+    /// Where probes go: the first TCP listener.
+    fn door(&self) -> Option<Door> {
+        self.listeners.iter().find_map(|listener| {
+            let own = format!("/proc/self/fd/{}", listener.socket().as_raw_fd());
+            Some(Door {
+                address: listener.address().tcp()?,
+                // No socket has the number 0.
+                inode: std::fs::metadata(own).map_or(0, |file| file.ino()),
+            })
+        })
     }
 
     /// Takes the status of every child that has ended.

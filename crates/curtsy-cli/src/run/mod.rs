@@ -1,6 +1,7 @@
 //! `curtsy run`: a supervisor that owns the sockets of a service while its generations come and go.
 
 mod control;
+mod diag;
 mod driver;
 mod launch;
 mod machine;
@@ -81,10 +82,10 @@ pub(crate) struct Arguments {
 
 const AFTER_HELP: &str = "\
 Readiness:
-  auto          READY=1, or the process accepted a probe's connection: whichever comes first.
+  auto          READY=1, or as with tcp: whichever comes first.
                 With Unix sockets only: READY=1, or one second of life
   notify        READY=1 on NOTIFY_SOCKET
-  tcp           the process accepted a probe's connection
+  tcp           the process waits for connections (epoll), or has accepted a probe's
   http:/PATH    the process answered GET PATH with 200 to 299
   delay:2s      it has lived so long
 Signals: HUP reloads. TERM, INT and QUIT are passed on and stop; USR1, USR2 and WINCH are passed on.

@@ -2,10 +2,15 @@
 //!
 //! During a reload the old and the new generation accept from one socket, so that an answer alone proves nothing: it may be
 //! the old one's. A probe counts only when the new process, or one that it started, *holds the server's end of the very
-//! connection*, which `/proc` tells: the connection's inode is among its descriptors.
+//! connection*, which the kernel and `/proc` tell: the connection's inode is among its descriptors.
 //!
-//! Deliberately absent: Unix sockets, whose two ends `/proc` does not pair; TLS.
+//! To be ready to accept is seen sooner: the new process, or one that it started, has the listening socket in an epoll set
+//! (which the kernel tells of its own accord, in `fdinfo`). Under a load that keeps the old process awake it may win the
+//! race for one probe after the other.
+//!
+//! Deliberately absent: Unix sockets, whose two ends have no addresses to ask by; TLS.
 
+use super::diag::inode;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -25,16 +30,26 @@ const HEAD_BYTES: usize = 1024;
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
-    /// To be accepted.
+    /// To be accepted, or waited for.
     Accept,
     /// A GET of this path, to be answered with 200 to 299.
     Get(String),
 }
 
+/// The socket that the process is to accept from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    pub(crate) inode: u64,
+}
+
 /// Waits until the process answers.
-pub(crate) async fn answered(process: u32, listener: SocketAddr, question: &Question) {
-    let address = reachable(listener);
+pub(crate) async fn answered(process: u32, door: Door, question: &Question) {
+    let address = reachable(door.address);
     loop {
+        if *question == Question::Accept && watches(process, door.inode) {
+            return;
+        }
         // Any failure means: not yet.
         if let Ok(Ok(true)) = timeout(ONE, ask(process, address, question)).await {
             return;
@@ -68,10 +83,10 @@ async fn ask(process: u32, address: SocketAddr, question: &Question) -> io::Resu
                     n => length += n,
                 }
             }
-            Ok(is_success(&answer[..length]) && holds(process, ends)?)
+            Ok(is_success(&answer[..length]) && holds(process, ends))
         }
         Question::Accept => loop {
-            match inode(ends)? {
+            match inode(ends.0, ends.1) {
                 // Queued, and nobody's yet.
                 Some(0) => sleep(PAUSE / 4).await,
                 Some(inode) => return Ok(is_held(process, inode)),
@@ -89,58 +104,8 @@ fn is_success(answer: &[u8]) -> bool {
     status.is_some()
 }
 
-fn holds(process: u32, ends: (SocketAddr, SocketAddr)) -> io::Result<bool> {
-    Ok(inode(ends)?.is_some_and(|inode| inode != 0 && is_held(process, inode)))
-}
-
-/// The inode of the connection with these ends (its own first); 0 while it is not accepted.
-fn inode((own, peer): (SocketAddr, SocketAddr)) -> io::Result<Option<u64>> {
-    // An IPv6 socket accepts IPv4 connections, too, and has them in its own table.
-    let tables = match own {
-        SocketAddr::V4(_) => ["/proc/net/tcp", "/proc/net/tcp6"],
-        SocketAddr::V6(_) => ["/proc/net/tcp6", "/proc/net/tcp"],
-    };
-    for table in tables {
-        // A machine without IPv6 has no table of it.
-        let Ok(text) = fs::read_to_string(table) else {
-            continue;
-        };
-        let found = text
-            .lines()
-            .skip(1)
-            .filter_map(connection)
-            .find(|(a, b, _)| (*a, *b) == (own, peer));
-        if let Some((_, _, inode)) = found {
-            return Ok(Some(inode));
-        }
-    }
-    Ok(None)
-}
-
-/// A line of the table: own end, peer's end, inode.
-fn connection(line: &str) -> Option<(SocketAddr, SocketAddr, u64)> {
-    let mut fields = line.split_ascii_whitespace();
-    let own = end(fields.nth(1)?)?;
-    let peer = end(fields.next()?)?;
-    let inode = fields.nth(6)?.parse().ok()?;
-    Some((own, peer, inode))
-}
-
-/// `0100007F:2328`: words of 32 bits in the machine's order, then the port.
-fn end(text: &str) -> Option<SocketAddr> {
-    let (address, port) = text.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let mut bytes = Vec::new();
-    for word in address.as_bytes().chunks(8) {
-        let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
-        bytes.extend_from_slice(&word.to_ne_bytes());
-    }
-    let ip = match bytes.len() {
-        4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
-        16 => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?).to_canonical(),
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, port))
+fn holds(process: u32, (own, peer): (SocketAddr, SocketAddr)) -> bool {
+    inode(own, peer).is_some_and(|inode| inode != 0 && is_held(process, inode))
 }
 
 /// Whether the process or one that descends from it has the socket.
@@ -153,6 +118,22 @@ fn is_held(process: u32, inode: u64) -> bool {
         };
         descriptors.flatten().any(|entry| {
             fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == link.as_str())
+        })
+    })
+}
+
+/// Whether the process or one that descends from it has the socket in an epoll set.
+fn watches(process: u32, inode: u64) -> bool {
+    let watched = format!(" ino:{inode:x} ");
+    family(process).into_iter().any(|member| {
+        let Ok(sets) = fs::read_dir(format!("/proc/{member}/fdinfo")) else {
+            return false;
+        };
+        sets.flatten().any(|entry| {
+            fs::read_to_string(entry.path()).is_ok_and(|info| {
+                let mut lines = info.lines().filter(|line| line.starts_with("tfd:"));
+                lines.any(|line| line.contains(&watched))
+            })
         })
     })
 }
@@ -193,21 +174,11 @@ fn family(process: u32) -> HashSet<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Question, ask, connection, family, is_success};
+    use super::{Question, ask, family, is_success, watches};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
     use std::time::Duration;
     use tokio::net::TcpListener;
-
-    #[test]
-    fn a_line_of_the_table_is_read() {
-        let line = "   1: 0100007F:2328 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 4242 1 0";
-        if cfg!(target_endian = "little") {
-            let (own, peer, inode) = connection(line).unwrap();
-            assert_eq!(own, "127.0.0.1:9000".parse().unwrap());
-            assert_eq!(peer, "127.0.0.1:54321".parse().unwrap());
-            assert_eq!(inode, 4242);
-        }
-        assert_eq!(connection("garbage"), None);
-    }
 
     #[test]
     fn success_is_two_hundred_and_something() {
@@ -215,6 +186,21 @@ mod tests {
         assert!(is_success(b"HTTP/1.0 200 OK\r\n"));
         assert!(!is_success(b"HTTP/1.1 503 Not yet\r\n"));
         assert!(!is_success(b"nonsense 200\r\n"));
+    }
+
+    #[tokio::test]
+    async fn a_socket_in_an_epoll_set_is_seen() {
+        let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let own = format!("/proc/self/fd/{}", plain.as_raw_fd());
+        let inode = std::fs::metadata(own).unwrap().ino();
+        let us = std::process::id();
+        assert!(!watches(us, inode), "only bound");
+        plain.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(plain).unwrap();
+        assert!(watches(us, inode), "the runtime watches it");
+        assert!(!watches(u32::MAX, inode));
+        drop(listener);
+        assert!(!watches(us, inode));
     }
 
     #[tokio::test]

@@ -1,9 +1,8 @@
 //! When a process is ready, as people write it, and the waiting for it.
 
-use super::probe::{self, Question};
+use super::probe::{self, Door, Question};
 use super::words::Words;
 use crate::duration;
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -52,18 +51,18 @@ impl Readiness {
     }
 
     /// Waits until the process is.
-    pub(crate) async fn wait(&self, process: u32, words: &Words, listener: Option<SocketAddr>) {
-        match (self, listener) {
+    pub(crate) async fn wait(&self, process: u32, words: &Words, door: Option<Door>) {
+        match (self, door) {
             (Self::Notify, _) => words.ready(process).await,
             (Self::Delay(time), _) => tokio::time::sleep(*time).await,
-            (Self::Probe(question), Some(listener)) => {
-                probe::answered(process, listener, question).await;
+            (Self::Probe(question), Some(door)) => {
+                probe::answered(process, door, question).await;
             }
             // Refused when the flags were read.
             (Self::Probe(_), None) => std::future::pending().await,
-            (Self::Auto, Some(listener)) => tokio::select! {
+            (Self::Auto, Some(door)) => tokio::select! {
                 () = words.ready(process) => {}
-                () = probe::answered(process, listener, &Question::Accept) => {}
+                () = probe::answered(process, door, &Question::Accept) => {}
             },
             (Self::Auto, None) => tokio::select! {
                 () = words.ready(process) => {}
