@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 /// The first byte of a TLS handshake's record.
 const TLS: u8 = 0x16;
@@ -42,6 +42,8 @@ const PREFACE_LEAST: usize = b"PRI * HTTP/2".len();
 const ALERT: &[u8] = &[0x15, 3, 1, 0, 2, 2, 40];
 /// How long a handshake that has begun may go on when a drain's linger is over.
 const GRACE: Duration = Duration::from_secs(1);
+/// What has arrived before the end of the linger is seen within this.
+const LAST_LOOK: Duration = Duration::from_millis(20);
 /// The most of a head that is read to redirect it, in bytes.
 const HEAD_MOST: usize = 16 << 10;
 const HEAD_FIELDS_MOST: usize = 128;
@@ -157,7 +159,7 @@ async fn within<F: Future>(link: &Link, heard: &AtomicBool, work: F) -> Option<F
     let mut work = pin!(work);
     let limit = link.worker.shared.limits.handshake_timeout;
     let mut alarm = Box::pin(sleep(limit));
-    let mut grace: Option<Pin<Box<tokio::time::Sleep>>> = None;
+    let mut grace: Option<(Duration, Pin<Box<Sleep>>)> = None;
     poll_fn(|cx| {
         // Before the orders are looked at: one that comes later wakes us.
         link.entry.watch(cx.waker());
@@ -169,11 +171,14 @@ async fn within<F: Future>(link: &Link, heard: &AtomicBool, work: F) -> Option<F
             return Poll::Ready(Some(done));
         }
         if orders & (Orders::END_LINGER | Orders::CLOSE_IDLE) != 0 {
-            if !heard.load(Ordering::Relaxed) {
-                return Poll::Ready(None);
+            let begun = heard.load(Ordering::Relaxed);
+            let (patience, sleep) =
+                grace.get_or_insert_with(|| (LAST_LOOK, Box::pin(sleep(LAST_LOOK))));
+            if begun && *patience != GRACE {
+                *patience = GRACE;
+                sleep.as_mut().reset(Instant::now() + GRACE);
             }
-            let grace = grace.get_or_insert_with(|| Box::pin(sleep(GRACE)));
-            if grace.as_mut().poll(cx).is_ready() {
+            if sleep.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
             }
         }
@@ -299,7 +304,7 @@ fn refusal() -> String {
 
 /// The answer that sends a request to the same host and path under `https`; `None` while its head
 /// is incomplete.
-fn redirection(head: &[u8]) -> Option<String> {
+pub(crate) fn redirection(head: &[u8]) -> Option<String> {
     let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS_MOST];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(head) {

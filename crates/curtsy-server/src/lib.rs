@@ -11,9 +11,13 @@
 
 mod accept;
 mod address;
+mod alarm;
 mod body;
 mod clock;
+mod control;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handshake;
 mod hooks;
 mod http1;
@@ -37,6 +41,7 @@ mod worker;
 
 pub use address::ListenAddress;
 pub use body::{Body, BodyError};
+pub use control::{Control, control_path};
 pub use curtsy_lifecycle::{
     Address, AtDeadline, ConnectionInfo, Counts, DrainPolicy, Draining, Ending, Phase, Report,
     Snapshot, State, Straggler,
@@ -44,7 +49,7 @@ pub use curtsy_lifecycle::{
 pub use error::Error;
 pub use http2::Http2Limits;
 pub use limits::Limits;
-pub use listener::ListenOn;
+pub use listener::{ListenOn, Listener};
 pub use mode::{Mode, ModeName, PlainOnTls};
 pub use proxy::ProxyPeers;
 pub use server::{Builder, Handle, Outcome, Server};

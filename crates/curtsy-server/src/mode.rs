@@ -67,6 +67,24 @@ pub enum ModeName {
     Both,
 }
 
+impl ModeName {
+    /// The mode of this name, with `tls` to encrypt with.
+    ///
+    /// # Errors
+    /// If the mode encrypts and there is nothing to do it with.
+    pub fn with(self, tls: Option<&TlsConfig>) -> Result<Mode, Error> {
+        match (self, tls) {
+            (Self::Plain, _) => Ok(Mode::Plain),
+            (Self::Tls, Some(tls)) => Ok(Mode::Tls(tls.clone())),
+            (Self::Both, Some(tls)) => Ok(Mode::Both(tls.clone())),
+            (Self::Tls | Self::Both, None) => Err(Error::new(
+                Kind::Config,
+                "there is no certificate to speak TLS with",
+            )),
+        }
+    }
+}
+
 impl fmt::Display for ModeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -187,22 +205,10 @@ impl Board {
 
     /// The mode of that name, with the certificates the listener has.
     pub(crate) fn named(&self, name: ModeName) -> Result<Mode, Error> {
-        let config = || {
-            self.tls().ok_or_else(|| {
-                Error::new(
-                    Kind::Config,
-                    format!(
-                        "listener {} has no certificate to speak TLS with",
-                        self.name
-                    ),
-                )
-            })
-        };
-        match name {
-            ModeName::Plain => Ok(Mode::Plain),
-            ModeName::Tls => config().map(Mode::Tls),
-            ModeName::Both => config().map(Mode::Both),
-        }
+        name.with(self.tls().as_ref()).map_err(|error| {
+            let text = format!("listener {} cannot be switched", self.name);
+            Error::because(Kind::Config, text, error)
+        })
     }
 
     /// Speaks `mode` from now on; what it is that the connections to retire have in common.

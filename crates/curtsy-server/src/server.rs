@@ -1,6 +1,7 @@
 //! The server as programs hold it: built, run, and steered from anywhere by its handle.
 
 use crate::accept::{Accepting, Acceptor};
+use crate::control::ControlSocket;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
 use crate::limits::Limits;
@@ -19,7 +20,9 @@ use http::Extensions;
 use std::fmt;
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -94,6 +97,8 @@ pub struct Server {
     hooks: Vec<ShutdownHook>,
     drain: DrainPolicy,
     signals: bool,
+    control: Option<ControlSocket>,
+    watch_certificates: Option<Duration>,
     handle: Handle,
     wishes: mpsc::UnboundedReceiver<Wish>,
     phases: watch::Sender<Phase>,
@@ -142,6 +147,8 @@ impl Server {
             hooks,
             drain,
             signals,
+            control,
+            watch_certificates,
             handle,
             wishes,
             phases,
@@ -159,6 +166,9 @@ impl Server {
         let (accepting, orders) = watch::channel(Accepting::Yes);
         let acceptors = acceptors(&mut listeners, &shared, &orders)?;
 
+        let watching =
+            watch_certificates.map(|every| tokio::spawn(crate::tls::watch(handle.clone(), every)));
+        let steering = control.map(|control| tokio::spawn(control.obey(handle.clone())));
         let obeying = stopping.map(|stopping| tokio::spawn(stopping.obey(handle.clone())));
         let driver = Driver {
             shared: shared.clone(),
@@ -179,6 +189,14 @@ impl Server {
         let Ended { report, failure } = driver.run().await;
         if let Some(obeying) = obeying {
             obeying.abort();
+        }
+        if let Some(watching) = watching {
+            watching.abort();
+        }
+        if let Some(steering) = steering {
+            steering.abort();
+            // Its path is gone when the server is.
+            let _ = steering.await;
         }
         threads.stop();
         let outcome = Outcome::from(report);
@@ -374,6 +392,15 @@ impl Handle {
         reloaded.into_iter().collect()
     }
 
+    /// The files that [`Handle::reload_certificates`] reads.
+    pub(crate) fn certificate_files(&self) -> Vec<PathBuf> {
+        let boards = self.inner.shared.boards().iter();
+        let configs = boards.filter_map(|board| board.tls());
+        configs
+            .flat_map(|config| config.certificates().files())
+            .collect()
+    }
+
     /// The phase the server is in.
     pub fn phase(&self) -> Phase {
         self.inner.shared.phase()
@@ -411,6 +438,8 @@ pub struct Builder {
     manners: Manners,
     signals: bool,
     generation: u64,
+    control: Option<PathBuf>,
+    watch_certificates: Option<Duration>,
     hooks: Vec<ShutdownHook>,
     state_hook: Option<StateHook>,
     connection_hook: Option<ConnectionHook>,
@@ -430,6 +459,8 @@ impl Default for Builder {
             },
             signals: true,
             generation: 0,
+            control: None,
+            watch_certificates: None,
             hooks: Vec::new(),
             state_hook: None,
             connection_hook: None,
@@ -497,6 +528,20 @@ impl Builder {
         self
     }
 
+    /// Lets the server be steered over a Unix socket at `path` (see [`Control`](crate::Control) and
+    /// [`control_path`](crate::control_path)); only by its own user and by root.
+    pub fn control(mut self, path: impl Into<PathBuf>) -> Self {
+        self.control = Some(path.into());
+        self
+    }
+
+    /// Looks at the certificates' files every so often, and reads them again when they have
+    /// changed. Ones that cannot be used are logged, and the old ones stay.
+    pub fn watch_certificates(mut self, every: Duration) -> Self {
+        self.watch_certificates = Some(every);
+        self
+    }
+
     /// Adds something to do when the server drains. All hooks run once, at the same time, beside
     /// the drain, and are awaited up to its deadline. A panic in one stops neither the others nor
     /// the drain.
@@ -547,6 +592,7 @@ impl Builder {
         }
         let sockets = self.workers.map_or(1, NonZeroUsize::get);
         let mut listeners = bind_all(self.listeners, sockets)?;
+        let control = self.control.map(ControlSocket::bind).transpose()?;
         let shared = Arc::new(Shared::new(
             self.limits,
             self.manners,
@@ -569,6 +615,8 @@ impl Builder {
             hooks: self.hooks,
             drain: self.drain,
             signals: self.signals,
+            control,
+            watch_certificates: self.watch_certificates,
             handle: Handle {
                 inner: Arc::new(Inner {
                     shared,

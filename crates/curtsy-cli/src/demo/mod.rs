@@ -1,13 +1,16 @@
 //! `curtsy demo`: a server to try everything on.
 
 mod routes;
+mod security;
 mod websocket;
 
 use crate::{duration, progress};
 use clap::Args;
-use curtsy::{DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, Server};
+use curtsy::{DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, Server, control_path};
 use routes::Demo;
+use security::Security;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -39,6 +42,11 @@ pub(crate) struct Arguments {
     /// How long to go on serving before the drain, while not being ready
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration::parse)]
     lame_duck: Duration,
+    #[command(flatten)]
+    security: Security,
+    /// Where the control socket is (`curtsy switch`) [default: $XDG_RUNTIME_DIR/curtsy-PID.sock]
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
 }
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9000";
@@ -53,6 +61,8 @@ impl Default for Arguments {
             linger: policy.linger,
             deadline: policy.deadline,
             lame_duck: policy.lame_duck,
+            security: Security::default(),
+            control: None,
         }
     }
 }
@@ -103,20 +113,28 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
             deadline: arguments.deadline,
             ..DrainPolicy::default()
         });
+    let pid = std::process::id();
+    builder = builder.control(arguments.control.unwrap_or_else(|| control_path(pid)));
+    if let Some(every) = arguments.security.watch_certificates {
+        builder = builder.watch_certificates(every);
+    }
+    let speaking = arguments.security.decide()?;
+    if let Some(fingerprint) = speaking.fingerprint() {
+        say(&format!("curtsy: certificate sha-256 {fingerprint}"));
+    }
     if arguments.inherit {
-        builder = builder.listen(ListenOn::inherited());
+        builder = builder.listen(speaking.on(ListenOn::inherited()));
     } else {
         for address in arguments.listen {
-            builder = builder.listen(address);
+            builder = builder.listen(speaking.on(address.into()));
         }
     }
     let server = builder.build(Demo::new(0))?;
-    let pid = std::process::id();
     let listening: Vec<String> = server
         .listeners()
         .map(|(name, address)| {
             let url = match address.tcp() {
-                Some(address) => format!("http://{address}"),
+                Some(address) => format!("{}://{address}", speaking.scheme()),
                 None => address.to_string(),
             };
             format!("curtsy: {name} listening on {url}  (pid {pid}, {workers} workers)")

@@ -5,6 +5,7 @@
 //! - One timer a connection, set anew only when it fires or something nearer is due. Streams are
 //!   looked at only when it fires: none of their deadlines is nearer than the least limit.
 
+use crate::alarm::Alarm;
 use crate::clock;
 use crate::http1::{Due, Situation, next_deadline};
 use crate::http2::carrier::Carrier;
@@ -15,21 +16,20 @@ use crate::link::{BodyFault, Link};
 use crate::seat::Seat;
 use crate::service::Service;
 use crate::shared::Orders;
-use crate::stream::{Look, look};
 use crate::worker::{Fresh, Worker};
 use curtsy_lifecycle::{Entry, Moment};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustix::fd::AsFd;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long a connection without streams may take to answer our GOAWAY before it is closed anyway.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// What has arrived before the end of the linger is seen within this.
+const LAST_LOOK: Duration = Duration::from_millis(20);
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Worker>) {
@@ -37,10 +37,6 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
     let link = Arc::new(Link::new(entry, worker));
     let seat = Arc::new(Seat::take(link.clone()));
     let carrier = Arc::new(Carrier::new(link.clone()));
-    // For looks: hyper keeps the wire to itself.
-    let Ok(socket) = fresh.stream.as_fd().try_clone_to_owned() else {
-        return;
-    };
     let wire = Wire::new(fresh.stream, carrier.clone(), seat.clone(), fresh.first);
     let streams = Streams::new(service, carrier.clone(), seat);
     let builder = builder(&link.worker.shared.limits);
@@ -48,8 +44,9 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
     let mut watch = Watch {
         carrier: &carrier,
         goaway_at: None,
+        linger_over_at: None,
         look_at: None,
-        alarm: None,
+        alarm: Alarm::default(),
     };
     poll_fn(|cx| {
         // Before the orders are looked at: one that comes later wakes us.
@@ -61,17 +58,14 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
         if orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
             watch.say_goodbye(connection.as_mut());
         }
+        if orders & Orders::END_LINGER != 0 && watch.linger_over_at.is_none() {
+            watch.linger_over_at = Some(clock::now());
+        }
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 if let Err(error) = ended {
                     tracing::debug!(peer = %link.entry.peer(), %error, "connection failed");
                 }
-                return Poll::Ready(());
-            }
-            if orders & Orders::END_LINGER != 0
-                && !carrier.is_greeted()
-                && look(socket.as_fd()) != Look::Bytes
-            {
                 return Poll::Ready(());
             }
             match watch.poll(cx) {
@@ -111,9 +105,11 @@ enum Verdict {
 struct Watch<'a> {
     carrier: &'a Carrier,
     goaway_at: Option<Moment>,
+    /// When a drain stopped to wait for those who had not begun.
+    linger_over_at: Option<Moment>,
     /// When the streams are next looked at.
     look_at: Option<Moment>,
-    alarm: Option<(Moment, Pin<Box<Sleep>>)>,
+    alarm: Alarm,
 }
 
 impl Watch<'_> {
@@ -143,7 +139,7 @@ impl Watch<'_> {
             if now >= at {
                 return Poll::Ready(verdict);
             }
-            if self.set(nearest, now, cx).is_pending() {
+            if self.alarm.poll(cx, nearest, now).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -162,6 +158,9 @@ impl Watch<'_> {
         };
         if !carrier.is_greeted() {
             bound(entry.since() + limits.handshake_timeout, Verdict::End);
+            if let Some(at) = self.linger_over_at {
+                bound(at + LAST_LOOK, Verdict::End);
+            }
         }
         if let Some(since) = carrier.headers_since() {
             bound(since + limits.header_timeout, Verdict::End);
@@ -225,20 +224,6 @@ impl Watch<'_> {
         });
         self.look_at = Some(next);
         verdict
-    }
-
-    fn set(&mut self, at: Moment, now: Moment, cx: &mut Context<'_>) -> Poll<()> {
-        // A little later: the clock ticks coarsely.
-        let wanted = || Instant::now() + at.since(now) + Duration::from_millis(5);
-        let (set, sleep) = self
-            .alarm
-            .get_or_insert_with(|| (at, Box::pin(sleep_until(wanted()))));
-        // Going off too early does no harm.
-        if at < *set || *set <= now {
-            *set = at;
-            sleep.as_mut().reset(wanted());
-        }
-        sleep.as_mut().poll(cx)
     }
 }
 

@@ -22,3 +22,14 @@ mod wire;
 
 pub(crate) use connection::serve;
 pub use limits::Http2Limits;
+
+/// How many frames there are in these pieces.
+#[cfg(fuzzing)]
+pub(crate) fn count_frames(pieces: &[&[u8]]) -> usize {
+    let mut frames = frames::Frames::after(0);
+    let mut count = 0;
+    for piece in pieces {
+        frames.feed(piece, |_| count += 1);
+    }
+    count
+}

@@ -9,7 +9,6 @@ use crate::seat::Seat;
 use crate::stream::Stream;
 use bytes::{Buf, Bytes};
 use std::io;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -76,12 +75,6 @@ impl Wire {
             let carrier = &self.carrier;
             self.outgoing.feed(part, |frame| carrier.sent(frame, now));
         }
-    }
-}
-
-impl AsFd for Wire {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.stream.as_fd()
     }
 }
 

@@ -220,9 +220,11 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     };
     let names = extension.value.general_names.iter();
     names
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-            _ => None,
+        .filter_map(|name| {
+            let GeneralName::DNSName(name) = name else {
+                return None;
+            };
+            Some(name.to_ascii_lowercase())
         })
         .collect()
 }

@@ -10,9 +10,11 @@ mod config;
 mod rest;
 mod store;
 mod stream;
+mod watch;
 
 pub use certificate::Certificate;
 pub use config::{ClientCertificates, TlsBuilder, TlsConfig};
 pub(crate) use rest::rest;
 pub use store::CertificateStore;
 pub(crate) use stream::Secure;
+pub(crate) use watch::watch;

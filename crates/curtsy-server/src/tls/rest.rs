@@ -3,6 +3,7 @@
 //!
 //! The rules are the lot's: it is closed only after a look, and what has arrived is served.
 
+use crate::alarm::Alarm;
 use crate::clock;
 use crate::link::Link;
 use crate::seat::Seat;
@@ -11,17 +12,20 @@ use crate::stream::{Look, Stream, look};
 use crate::worker::{Fresh, Speaks};
 use bytes::Bytes;
 use curtsy_lifecycle::{Moment, State};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::timeout;
 
 /// How much of what arrives is read here; the rest stays with the stream.
 const FIRST: usize = 1024;
+
+/// How long to wait for bytes of which the runtime has not been told yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How the rest ended.
 enum Awake {
@@ -43,7 +47,7 @@ async fn keep(mut stream: Stream, seat: Arc<Seat>, link: Arc<Link>) {
     let awake = {
         let mut resting = Resting {
             partial_since: None,
-            alarm: None,
+            alarm: Alarm::default(),
         };
         poll_fn(|cx| resting.poll(&mut stream, &link, cx)).await
     };
@@ -79,7 +83,7 @@ async fn keep(mut stream: Stream, seat: Arc<Seat>, link: Arc<Link>) {
 struct Resting {
     /// Since when part of a record is there.
     partial_since: Option<Moment>,
-    alarm: Option<(Moment, Pin<Box<Sleep>>)>,
+    alarm: Alarm,
 }
 
 impl Resting {
@@ -110,11 +114,12 @@ impl Resting {
         if now >= until {
             // The runtime may not have been told yet of what has arrived; it will be.
             if self.partial_since.is_none() && look(stream.as_fd()) == Look::Bytes {
-                return self.set(now + Duration::from_millis(100), now, cx);
+                let again = now + LOOK_AGAIN;
+                return self.alarm.poll(cx, again, now).map(|()| Awake::Dismissed);
             }
             return Poll::Ready(Awake::Dismissed);
         }
-        self.set(until, now, cx)
+        self.alarm.poll(cx, until, now).map(|()| Awake::Dismissed)
     }
 
     /// When it is closed unless something arrives.
@@ -129,21 +134,5 @@ impl Resting {
             (None, State::New) => entry.accepted() + limits.header_timeout,
             (None, _) => entry.since() + limits.idle_timeout,
         }
-    }
-
-    fn set(&mut self, at: Moment, now: Moment, cx: &mut Context<'_>) -> Poll<Awake> {
-        // A little later: the clock ticks coarsely.
-        let wanted = || Instant::now() + at.since(now) + Duration::from_millis(5);
-        let (set, sleep) = self
-            .alarm
-            .get_or_insert_with(|| (at, Box::pin(sleep_until(wanted()))));
-        if *set != at {
-            *set = at;
-            sleep.as_mut().reset(wanted());
-        }
-        if sleep.as_mut().poll(cx).is_ready() {
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
     }
 }

@@ -277,7 +277,10 @@ impl Secure {
                     }
                 }
                 // Closed, or not open yet.
-                _ => return Err(io::ErrorKind::BrokenPipe.into()),
+                ConnectionState::Closed
+                | ConnectionState::ReadEarlyData(_)
+                | ConnectionState::BlockedHandshake
+                | _ => return Err(io::ErrorKind::BrokenPipe.into()),
             }
         }
     }

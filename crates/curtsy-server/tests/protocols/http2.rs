@@ -284,7 +284,7 @@ async fn silent_peers_bound_no_drain() {
     let mut bare = connect(server.address).await;
     bare.write_all(PREFACE).await.unwrap();
     server
-        .until(|now| now.counts.total() == 4 && now.stragglers.len() >= 1)
+        .until(|now| now.counts.total() == 4 && !now.stragglers.is_empty())
         .await;
     server.handle.wish_shutdown();
     server.handle.reached(curtsy_server::Phase::Draining).await;

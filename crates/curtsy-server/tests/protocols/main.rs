@@ -7,6 +7,7 @@
     reason = "a failed unwrap in a test is a failed test"
 )]
 
+mod control;
 mod http2;
 mod support;
 mod switching;

@@ -115,12 +115,14 @@ impl Running {
 
     /// Waits until a look at the server shows what is expected.
     pub(crate) async fn until(&self, what: impl Fn(&curtsy_server::Snapshot) -> bool) {
-        soon(async {
+        let waited = timeout(PATIENCE, async {
             while !what(&self.handle.snapshot()) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-        })
-        .await;
+        });
+        if waited.await.is_err() {
+            panic!("not in time: {:?}", self.handle.snapshot());
+        }
     }
 }
 

@@ -279,6 +279,34 @@ async fn files_are_reloaded_through_the_handle() {
 }
 
 #[tokio::test]
+async fn changed_files_are_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (chain, key) = (directory.path().join("c"), directory.path().join("k"));
+    let write = || {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(&chain, made.cert.pem()).unwrap();
+        made.cert.der().to_vec()
+    };
+    write();
+    let tls = TlsConfig::new([Certificate::from_pem_files(&chain, &key).unwrap()]).unwrap();
+    let every = Duration::from_millis(10);
+    let server = serve(any_port().tls(tls), |b| b.watch_certificates(every)).await;
+    // In two steps, the first of which leaves a key that does not fit.
+    let second = write();
+    soon(async {
+        loop {
+            let client = secure(server.address, &[]).await;
+            if client.get_ref().1.peer_certificates().unwrap()[0].to_vec() == second {
+                return;
+            }
+        }
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn sessions_are_resumed_with_tickets() {
     let server = serve(any_port().tls(config()), |b| b).await;
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
@@ -494,6 +522,7 @@ async fn proxies_tell_their_clients_addresses() {
                 server.until(|now| now.counts.parked == 1).await;
                 let (_, who) = ask(&mut socket, "/who").await;
                 assert_eq!(who, "192.0.2.1:1111 192.0.2.2:443 tls=false");
+                drop(socket);
             } else {
                 let mut client = secure_over(socket, "localhost", client_config(&[]))
                     .await

@@ -1,0 +1,46 @@
+//! What strangers' bytes reach first, for fuzz targets alone: built under `cfg(fuzzing)`.
+
+/// First bytes of a connection: what they are taken for, and where a request is redirected to.
+pub fn first_bytes(bytes: &[u8]) {
+    for encrypted in [false, true] {
+        if crate::handshake::is_other(bytes, encrypted) {
+            let begins = bytes.first() == Some(&0x16) || bytes.starts_with(b"PRI * HTTP/2");
+            assert!(begins);
+        }
+    }
+    if let Some(answer) = crate::handshake::redirection(bytes) {
+        let (head, _) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+        // Nothing a client sends adds a line to it.
+        assert!(head.lines().count() <= 7);
+    }
+}
+
+/// A PROXY header, whole or not, right or wrong.
+pub fn proxy_header(bytes: &[u8]) {
+    if let crate::proxy::Header::Complete { length, .. } = crate::proxy::parse(bytes) {
+        assert!(length <= bytes.len());
+        assert_eq!(
+            crate::proxy::parse(&bytes[..length]),
+            crate::proxy::parse(bytes)
+        );
+    }
+}
+
+/// A line of the control socket.
+pub fn control_line(bytes: &[u8]) {
+    if let Err(reply) = crate::control::parse(bytes) {
+        assert_eq!(reply.line().lines().count(), 1);
+    }
+}
+
+/// Frames of HTTP/2, cut anywhere.
+pub fn http2_frames(bytes: &[u8]) {
+    let found = crate::http2::count_frames(&[bytes]);
+    let (cut, bytes) = bytes
+        .split_first()
+        .map_or((0, bytes), |(cut, rest)| (*cut, rest));
+    let whole = crate::http2::count_frames(&[bytes]);
+    let (front, back) = bytes.split_at(usize::from(cut).min(bytes.len()));
+    assert_eq!(crate::http2::count_frames(&[front, back]), whole);
+    assert!(found <= bytes.len() + 1);
+}
