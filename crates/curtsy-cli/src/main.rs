@@ -8,6 +8,7 @@
 mod demo;
 mod duration;
 mod progress;
+mod prove;
 mod steer;
 
 use clap::{Parser, Subcommand};
@@ -35,11 +36,13 @@ struct Arguments {
 enum Command {
     /// Run a server to try everything on.
     Demo(demo::Arguments),
+    Prove(prove::Arguments),
     Switch(steer::Switch),
     ReloadCertificates(steer::ReloadCertificates),
 }
 
 fn main() -> ExitCode {
+    curtsy_sys::allocator::give_back_at_once();
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| Command::Demo(demo::Arguments::default()));
     match command {
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Prove(arguments) => prove::run(arguments),
         Command::Switch(arguments) => steer::switch(&arguments),
         Command::ReloadCertificates(arguments) => steer::reload_certificates(&arguments),
     }

@@ -202,7 +202,7 @@ impl Entry {
     #[inline]
     pub fn begin_head(&self) {
         self.sent.store(0, Ordering::Relaxed);
-        self.request.write(b"", b"");
+        self.request.clear();
     }
 
     /// Counts bytes of the current answer. Call it from the serving thread only.

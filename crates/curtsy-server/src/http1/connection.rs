@@ -134,6 +134,10 @@ enum Turn {
     Other(Wire, Bytes),
 }
 
+/// The largest buffer that hyper grows for one direction of a connection, in bytes: enough for a
+/// fast upload, and not what a thousand of them would be remembered for.
+const BUFFER_MOST: usize = 128 << 10;
+
 /// Why hyper was stopped.
 enum Stop {
     Finished(hyper::Result<()>),
@@ -154,6 +158,7 @@ async fn converse<S: Service>(
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
+        .max_buf_size(BUFFER_MOST.max(2 * shared.limits.header_bytes))
         .max_header_size(shared.limits.header_bytes)
         .half_close(shared.manners.on_disconnect == OnDisconnect::Finish);
     if wide {
