@@ -9,6 +9,7 @@
 mod clients;
 mod exit;
 mod load;
+mod memory;
 mod refusals;
 mod server;
 mod switching;

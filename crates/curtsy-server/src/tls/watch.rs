@@ -24,23 +24,27 @@ type Stamps = Vec<(PathBuf, Option<Stamp>)>;
 /// server runs. Files that change while they are looked at, chain first and key later, are looked
 /// at again: a reload that fails is tried again after the next change.
 pub(crate) async fn watch(handle: Handle, every: Duration) {
-    let mut known = look(&handle).await;
+    // Nothing is known at first: the files may have changed since they were read.
+    let mut known = Stamps::new();
     loop {
-        sleep(every).await;
         let now = look(&handle).await;
-        if now == known {
-            continue;
+        if now != known {
+            known = now;
+            reload(&handle).await;
         }
-        known = now;
-        let reloading = handle.clone();
-        let reloaded = tokio::task::spawn_blocking(move || reloading.reload_certificates()).await;
-        match reloaded {
-            Ok(Ok(())) => tracing::info!("the certificates have changed; reloaded"),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "the certificates have changed; the old ones stay");
-            }
-            Err(error) => tracing::error!(%error, "the certificates could not be reloaded"),
+        sleep(every).await;
+    }
+}
+
+async fn reload(handle: &Handle) {
+    let reloading = handle.clone();
+    let reloaded = tokio::task::spawn_blocking(move || reloading.reload_certificates()).await;
+    match reloaded {
+        Ok(Ok(())) => tracing::info!("the certificates were read again"),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the certificates cannot be used; the old ones stay");
         }
+        Err(error) => tracing::error!(%error, "the certificates could not be reloaded"),
     }
 }
 

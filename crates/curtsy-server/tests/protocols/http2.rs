@@ -528,3 +528,73 @@ async fn header_lists_and_streams_are_limited() {
     assert!(refused);
     server.stop().await;
 }
+
+/// Under load: every stream is answered, or known not to have been begun.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_under_load_loses_no_stream() {
+    let server = serve(any_port().both(config()), |b| b).await;
+    let address = server.address;
+    let mut clients = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        clients.spawn(async move {
+            let client = match n % 2 {
+                0 => Client::plain(address).await,
+                _ => Client::over(secure(address, &["h2"]).await).await,
+            };
+            let mut streams = tokio::task::JoinSet::new();
+            for _ in 0..8 {
+                streams.spawn(ask_on(client.send.clone()));
+            }
+            drop(client.send);
+            let (mut answered, mut lost) = (0, 0);
+            while let Some(stream) = streams.join_next().await {
+                let (a, l) = stream.unwrap();
+                answered += a;
+                lost += l;
+            }
+            (answered, lost)
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let outcome = server.stop().await;
+    assert!(outcome.is_drained(), "{}", outcome.report());
+    let (mut answered, mut lost) = (0, 0);
+    while let Some(client) = soon(clients.join_next()).await {
+        let (a, l) = client.unwrap();
+        answered += a;
+        lost += l;
+    }
+    assert!(answered > 1_000, "{answered} answered");
+    assert_eq!(lost, 0, "of {answered}");
+}
+
+/// Asks until the server goes: how many were answered, and how many lost.
+async fn ask_on(mut send: SendRequest<Bytes>) -> (u64, u64) {
+    let mut answered = 0;
+    loop {
+        // Refused here, nothing was sent.
+        let Ok(mut ready) = soon(send.ready()).await else {
+            return (answered, 0);
+        };
+        let request = Request::get("http://localhost/a").version(Version::HTTP_2);
+        let Ok((answer, _)) = ready.send_request(request.body(()).unwrap(), true) else {
+            return (answered, 0);
+        };
+        send = ready;
+        match soon(answer).await {
+            Ok(response) => {
+                let mut body = response.into_body();
+                while let Some(part) = soon(body.data()).await {
+                    let Ok(part) = part else {
+                        return (answered, 1);
+                    };
+                    body.flow_control().release_capacity(part.len()).unwrap();
+                }
+                answered += 1;
+            }
+            // Beyond the last stream that the GOAWAY names: it can be sent again elsewhere.
+            Err(error) if error.is_go_away() && error.is_remote() => return (answered, 0),
+            Err(_) => return (answered, 1),
+        }
+    }
+}
