@@ -6,8 +6,8 @@
 use crate::hooks::{ConnectionHook, StateHook};
 use crate::limits::Limits;
 use crate::worker::Worker;
-use curtsy_lifecycle::{Moment, Phase, Signal};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use curtsy_lifecycle::{Moment, Origin, Phase, Signal};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::Notify;
 
@@ -47,6 +47,11 @@ pub(crate) struct Shared {
     /// Told when a connection closed while accepting waits for room.
     pub(crate) room: Notify,
     pub(crate) hooks_left: AtomicUsize,
+    /// Connections of the process before this one still come in.
+    pub(crate) arriving: AtomicBool,
+    /// The heir did not take a connection.
+    pub(crate) heir_refuses: AtomicBool,
+    origins: Mutex<Vec<Arc<Origin>>>,
     open: AtomicUsize,
     next_id: AtomicU64,
     phase: AtomicU8,
@@ -80,6 +85,9 @@ impl Shared {
             quiet: Notify::new(),
             room: Notify::new(),
             hooks_left: AtomicUsize::new(0),
+            arriving: AtomicBool::new(false),
+            heir_refuses: AtomicBool::new(false),
+            origins: Mutex::default(),
             open: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -89,6 +97,26 @@ impl Shared {
 
     pub(crate) fn workers(&self) -> &[Arc<Worker>] {
         self.workers.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// What the connections of the listener of that name share. A name that no listener has (any
+    /// more) is one of connections that another process accepted.
+    pub(crate) fn origin(&self, listener: &str) -> Arc<Origin> {
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = origins.iter().find(|origin| origin.listener == listener) {
+            return found.clone();
+        }
+        let origin = Arc::new(Origin {
+            listener: listener.to_owned(),
+            signal: self.signal.clone(),
+        });
+        origins.push(origin.clone());
+        origin
+    }
+
+    /// Whether no connection is open, and none can come from another process.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.open() == 0 && !self.arriving.load(Ordering::Acquire)
     }
 
     pub(crate) fn next_id(&self) -> u64 {
@@ -106,7 +134,7 @@ impl Shared {
 
     pub(crate) fn closed(&self, connections: usize) {
         let before = self.open.fetch_sub(connections, Ordering::AcqRel);
-        if before == connections && self.orders.has(Orders::DRAIN) {
+        if before == connections && self.orders.has(Orders::DRAIN | Orders::HAND_OVER) {
             self.quiet.notify_one();
         }
         if self.limits.connections.is_some() {
@@ -137,8 +165,8 @@ impl Shared {
     }
 }
 
-/// Standing orders to all connections, as bits that are only ever set ([`Orders::CLOSE_IDLE`]
-/// apart).
+/// Standing orders to all connections, as bits that are only ever set ([`Orders::CLOSE_IDLE`] and
+/// [`Orders::HAND_OVER`] apart).
 #[derive(Debug, Default)]
 pub(crate) struct Orders(AtomicU32);
 
@@ -151,6 +179,10 @@ impl Orders {
     pub(crate) const CUT: u32 = 1 << 2;
     /// Keep-alive is off: every answer closes its connection, waiting connections close.
     pub(crate) const CLOSE_IDLE: u32 = 1 << 3;
+
+    /// There is an heir: waiting connections go to it, busy ones as soon as they wait. Nothing is
+    /// announced. Given with [`Orders::DRAIN`] only if the heir does not take them.
+    pub(crate) const HAND_OVER: u32 = 1 << 4;
 
     #[inline]
     pub(crate) fn current(&self) -> u32 {

@@ -4,6 +4,7 @@
 //! `workers(n)` it has n threads with a single-threaded runtime each. The connections' code is the
 //! same.
 
+use crate::ferry::WayOut;
 use crate::lot::Lot;
 use crate::shared::Shared;
 use crate::stream::Stream;
@@ -19,6 +20,7 @@ pub(crate) struct Worker {
     pub(crate) ledger: Ledger,
     pub(crate) lot: Lot,
     pub(crate) handle: Handle,
+    pub(crate) way_out: WayOut,
     launch: Box<dyn Launch>,
 }
 
@@ -54,6 +56,7 @@ impl Worker {
             ledger: Ledger::new(),
             lot,
             handle,
+            way_out: WayOut::default(),
             launch,
         }))
     }

@@ -5,7 +5,10 @@ mod websocket;
 
 use crate::{duration, progress};
 use clap::Args;
-use curtsy::{DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, Server};
+use curtsy::{
+    DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, RestartStep, Server, SignalKind,
+    Succession,
+};
 use routes::Demo;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -17,7 +20,8 @@ use std::time::Duration;
 /// `/events` (server-sent events) · `/ws` (WebSocket echo) · `/panic`
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Signals: INT, TERM and QUIT drain; the same again cuts.\n\
+    after_help = "Signals: INT, TERM and QUIT drain; the same again cuts. HUP restarts: the\n\
+    program at the same path takes over, with every connection.\n\
     Exit codes: 0 drained · 1 could not start or serve · 2 usage · 3 stragglers were cut"
 )]
 pub(crate) struct Arguments {
@@ -94,8 +98,13 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = arguments.workers.unwrap_or(cores);
+    let succession = Succession::begin().await?;
+    let generation = succession.generation();
     let mut builder = Server::builder()
         .workers(workers)
+        .succession(succession)
+        .restart_on(SignalKind::hangup())
+        .on_restart(tell_restart)
         .connection_in_extensions(false)
         .drain(DrainPolicy {
             lame_duck: arguments.lame_duck,
@@ -110,7 +119,7 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
             builder = builder.listen(address);
         }
     }
-    let server = builder.build(Demo::new(0))?;
+    let server = builder.build(Demo::new(generation))?;
     let pid = std::process::id();
     let listening: Vec<String> = server
         .listeners()
@@ -119,7 +128,9 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
                 Some(address) => format!("http://{address}"),
                 None => address.to_string(),
             };
-            format!("curtsy: {name} listening on {url}  (pid {pid}, {workers} workers)")
+            format!(
+                "curtsy: {name} listening on {url}  (pid {pid}, generation {generation}, {workers} workers)"
+            )
         })
         .collect();
     let handle = server.handle();
@@ -134,6 +145,11 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     // It ends with the server; a moment for its last line.
     let _ = telling.await;
     outcome
+}
+
+/// One line for each step, the new process's last words included.
+fn tell_restart(step: &RestartStep<'_>) {
+    say(&format!("curtsy: {step}").replace('\n', " / "));
 }
 
 #[allow(
