@@ -9,9 +9,13 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+
+/// How long a drained server waits for its heir to be told.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What became of a restart that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +95,8 @@ pub(crate) struct Restarts {
     pub(crate) asked: Vec<Reply>,
     /// Who asked since.
     pub(crate) waiting: Vec<Reply>,
+    /// Wishes on their way to the heir.
+    pub(crate) passing: JoinSet<()>,
     /// Somebody wants the server to stop, which it does when this restart is decided.
     pub(crate) stop_wished: bool,
 }
@@ -203,7 +209,7 @@ impl Restarts {
             return;
         };
         let replies = std::mem::take(&mut self.waiting);
-        tokio::spawn(async move {
+        self.passing.spawn(async move {
             let passed = match upgrader.upgrade(Gift::new()).await {
                 Err(error) if error.is_forwarded() => Ok(Restarted::PassedOn),
                 Err(error) => Err(error.to_string()),
@@ -214,6 +220,19 @@ impl Restarts {
                 let _ = reply.send(answer);
             }
         });
+    }
+
+    /// Waits until everything that was for the heir to do has been said, and takes leave of it.
+    pub(crate) async fn finish(mut self, report: String) {
+        let Stage::Succeeded(successor) = &self.stage else {
+            return;
+        };
+        let farewell = async {
+            while self.passing.join_next().await.is_some() {}
+            successor.finish(report).await
+        };
+        // An heir that is gone, or does not listen, needs no farewell.
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }
 
     /// The server stops: what was not decided is called off, nobody new is served.

@@ -196,6 +196,7 @@ impl Server {
                 stage: Stage::Alone,
                 asked: Vec::new(),
                 waiting: Vec::new(),
+                passing: JoinSet::new(),
                 stop_wished: false,
             },
             hooks,

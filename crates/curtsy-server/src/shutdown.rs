@@ -25,9 +25,6 @@ use tokio::time::{sleep, timeout};
 /// handler that blocks its thread does not, and is not waited for.
 const CUT_GRACE: Duration = Duration::from_millis(100);
 
-/// How long a drained server waits for its heir to be told.
-const FAREWELL: Duration = Duration::from_secs(1);
-
 /// What a handle can wish for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
@@ -352,10 +349,7 @@ impl Driver {
             hooks_panicked: progress.hooks_panicked,
         };
         self.stop_handing_over();
-        if let Stage::Succeeded(successor) = &self.restarts.stage {
-            // An heir that is gone, or does not listen, needs no farewell.
-            let _ = timeout(FAREWELL, successor.finish(report.to_string())).await;
-        }
+        self.restarts.finish(report.to_string()).await;
         Ended {
             report,
             failure: progress.failure,

@@ -5,5 +5,8 @@
     reason = "in a test a failed unwrap is a failed test"
 )]
 
+mod failure;
+mod idle;
 mod load;
 mod row;
+mod span;

@@ -84,6 +84,41 @@ impl Row {
         found.unwrap_or_else(|error| panic!("no {part:?}: {error}\n{}", self.child.stderr()))
     }
 
+    /// Waits for the `number`th line, from 1, that contains this.
+    pub(crate) async fn line_number(&mut self, part: &str, number: usize) -> String {
+        let mut last = (0, String::new());
+        let wait = async {
+            while last.0 < number {
+                let lines = self.child.lines();
+                let found: Vec<_> = lines.iter().filter(|l| l.text.contains(part)).collect();
+                last = (
+                    found.len(),
+                    found.last().map_or_else(String::new, |l| l.text.clone()),
+                );
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(BOUND, wait).await;
+        assert!(waited.is_ok(), "no {part:?}\n{}", self.child.stderr());
+        last.1
+    }
+
+    /// The children of the process that serves, zombies included.
+    pub(crate) fn children(&self) -> Vec<u32> {
+        let parent = self.pid().to_string();
+        let numbers = std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let is_child = |pid: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // After the name, which may contain anything: the state, then the parent.
+            let after_name = stat.rsplit(") ").next().unwrap_or_default();
+            after_name.split(' ').nth(1) == Some(parent.as_str())
+        };
+        numbers.filter(is_child).collect()
+    }
+
     pub(crate) fn lines(&self) -> Vec<Line> {
         self.child.lines()
     }
