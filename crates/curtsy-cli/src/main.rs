@@ -8,6 +8,7 @@
 mod demo;
 mod duration;
 mod progress;
+mod prove;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,9 +35,11 @@ struct Arguments {
 enum Command {
     /// Run a server to try everything on.
     Demo(demo::Arguments),
+    Prove(prove::Arguments),
 }
 
 fn main() -> ExitCode {
+    curtsy_sys::allocator::give_back_at_once();
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -50,5 +53,6 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| Command::Demo(demo::Arguments::default()));
     match command {
         Command::Demo(arguments) => demo::run(arguments),
+        Command::Prove(arguments) => prove::run(arguments),
     }
 }

@@ -12,7 +12,7 @@ use crate::state::{Event, State, Step};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
@@ -59,13 +59,37 @@ impl From<SocketAddr> for Address {
     }
 }
 
-/// Where connections come from: what all connections of one listener share.
+/// Where connections come from: what all connections share that one listener accepted under one
+/// mode.
 #[derive(Debug)]
 pub struct Origin {
     /// The listener's stable name.
     pub listener: String,
     /// Raised when the server drains.
     pub signal: Arc<Signal>,
+    orders: AtomicU32,
+}
+
+impl Origin {
+    /// Connections of the listener of that name, under no orders.
+    pub fn new(listener: impl Into<String>, signal: Arc<Signal>) -> Self {
+        Self {
+            listener: listener.into(),
+            signal,
+            orders: AtomicU32::new(0),
+        }
+    }
+
+    /// The standing orders to these connections alone, as bits whose meaning is the server's.
+    #[inline]
+    pub fn orders(&self) -> u32 {
+        self.orders.load(Ordering::Acquire)
+    }
+
+    /// Gives these connections an order; whoever serves them must be woken to see it.
+    pub fn give(&self, order: u32) {
+        self.orders.fetch_or(order, Ordering::AcqRel);
+    }
 }
 
 /// What is known of a connection from its beginning and never changes.
@@ -81,6 +105,8 @@ pub struct Arrival {
     pub local: Address,
     /// Whether it is encrypted.
     pub tls: bool,
+    /// Whether a proxy told the addresses, so that they are not the socket's own.
+    pub carried: bool,
     /// When it was accepted.
     pub accepted: Moment,
 }
@@ -95,6 +121,10 @@ pub struct Entry {
     sent: AtomicU64,
     request: Record,
     killed: AtomicBool,
+    /// It carries streams, each with an entry of its own.
+    multiplexed: AtomicBool,
+    /// It is one of the streams of a connection that has an entry of its own.
+    is_stream: bool,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -109,8 +139,29 @@ impl Entry {
             sent: AtomicU64::new(0),
             request: Record::new(),
             killed: AtomicBool::new(false),
+            multiplexed: AtomicBool::new(false),
+            is_stream: false,
             waker: Mutex::new(None),
         }
+    }
+
+    /// A stream of the connection `self`, active since `now`. It counts as no connection of its
+    /// own.
+    pub fn stream(&self, now: Moment) -> Self {
+        Self {
+            is_stream: true,
+            ..Self::new(self.arrival.clone(), State::New, now)
+        }
+    }
+
+    /// Whether the connection's streams are told of one by one, instead of it.
+    pub fn multiplex(&self, whether: bool) {
+        self.multiplexed.store(whether, Ordering::Release);
+    }
+
+    /// Whether it is a stream of a connection with an entry of its own.
+    pub fn is_stream(&self) -> bool {
+        self.is_stream
     }
 
     /// Tells the connection what happened to it; the step that was made.
@@ -151,7 +202,7 @@ impl Entry {
     #[inline]
     pub fn begin_head(&self) {
         self.sent.store(0, Ordering::Relaxed);
-        self.request.write(b"", b"");
+        self.request.clear();
     }
 
     /// Counts bytes of the current answer. Call it from the serving thread only.
@@ -159,6 +210,11 @@ impl Entry {
     pub fn add_sent(&self, bytes: usize) {
         let sent = self.sent.load(Ordering::Relaxed);
         self.sent.store(sent + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What is known of it from its beginning.
+    pub fn arrival(&self) -> &Arrival {
+        &self.arrival
     }
 
     /// The number that names this connection for as long as the server lives.
@@ -238,7 +294,7 @@ impl Entry {
     /// What a report says of it, or `None` if nobody would miss it.
     pub fn straggler(&self, now: Moment) -> Option<Straggler> {
         let state = self.state();
-        if !state.is_straggler() {
+        if !state.is_straggler() || self.multiplexed.load(Ordering::Acquire) {
             return None;
         }
         let line = self.request.read().unwrap_or_default();
@@ -325,10 +381,7 @@ mod tests {
     use std::time::Duration;
 
     fn entry() -> Arc<Entry> {
-        let origin = Arc::new(Origin {
-            listener: "main".into(),
-            signal: Arc::new(Signal::new()),
-        });
+        let origin = Arc::new(Origin::new("main", Arc::new(Signal::new())));
         let peer = Address::Tcp("127.0.0.1:4000".parse().unwrap());
         let local = Address::Unix(None);
         let now = Moment::from_millis(5);
@@ -338,6 +391,7 @@ mod tests {
             peer,
             local,
             tls: false,
+            carried: false,
             accepted: now,
         };
         Arc::new(Entry::new(arrival, State::New, now))
@@ -372,6 +426,32 @@ mod tests {
             entry.straggler(Moment::from_millis(1_041)).unwrap().method,
             ""
         );
+    }
+
+    #[test]
+    fn a_multiplexed_connection_is_told_of_by_its_streams() {
+        let connection = entry();
+        connection.tell(Event::Bytes, Moment::from_millis(10));
+        connection.multiplex(true);
+        let stream = connection.stream(Moment::from_millis(10));
+        stream.tell(Event::Bytes, Moment::from_millis(10));
+        stream.begin_request("GET", b"/a");
+        assert!(connection.straggler(Moment::from_millis(20)).is_none());
+        let straggler = stream.straggler(Moment::from_millis(20)).unwrap();
+        assert_eq!(
+            (straggler.id, straggler.target.as_str()),
+            (connection.id(), "/a")
+        );
+        assert!(stream.is_stream() && !connection.is_stream());
+    }
+
+    #[test]
+    fn orders_to_one_origin_reach_its_connections() {
+        let entry = entry();
+        assert_eq!(entry.origin().orders(), 0);
+        entry.origin().give(1);
+        entry.origin().give(4);
+        assert_eq!(entry.origin().orders(), 5);
     }
 
     #[test]

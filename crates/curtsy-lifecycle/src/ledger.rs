@@ -56,9 +56,12 @@ impl Ledger {
         self.len() == 0
     }
 
-    /// Adds the connections, by state, to `counts`.
+    /// Adds the connections, by state, to `counts`. Streams are not connections.
     pub fn count(&self, counts: &mut Counts) {
         for (_, entry) in self.entries().iter() {
+            if entry.is_stream() {
+                continue;
+            }
             counts.add(entry.state());
         }
     }
@@ -96,10 +99,7 @@ mod tests {
     use std::sync::Arc;
 
     fn entry(id: u64) -> Arc<Entry> {
-        let origin = Arc::new(Origin {
-            listener: "main".into(),
-            signal: Arc::new(Signal::new()),
-        });
+        let origin = Arc::new(Origin::new("main", Arc::new(Signal::new())));
         let (here, now) = (Address::Unix(None), Moment::default());
         let arrival = Arrival {
             id,
@@ -107,6 +107,7 @@ mod tests {
             peer: here.clone(),
             local: here,
             tls: false,
+            carried: false,
             accepted: now,
         };
         Arc::new(Entry::new(arrival, State::New, now))

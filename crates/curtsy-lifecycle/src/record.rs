@@ -83,6 +83,18 @@ impl Record {
             .store(sequence.wrapping_add(2), Ordering::Release);
     }
 
+    /// Empties it. For the writer's thread, as [`Record::write`].
+    #[inline]
+    pub fn clear(&self) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence
+            .store(sequence.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.length.store(0, Ordering::Relaxed);
+        self.sequence
+            .store(sequence.wrapping_add(2), Ordering::Release);
+    }
+
     /// The text as it stands, with `…` at its end if it was cut; `None` if it was being rewritten
     /// at every try.
     pub fn read(&self) -> Option<String> {
@@ -133,6 +145,8 @@ mod tests {
         assert_eq!(record.read().as_deref(), Some("GET /slow?ms=5000"));
         record.write(b"POST", b"/");
         assert_eq!(record.read().as_deref(), Some("POST /"));
+        record.clear();
+        assert_eq!(record.read().as_deref(), Some(""));
     }
 
     #[test]

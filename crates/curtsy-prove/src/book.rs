@@ -164,15 +164,17 @@ impl Cell {
 #[derive(Debug)]
 pub(crate) struct Stretch {
     pub(crate) label: String,
+    pub(crate) group: Option<&'static str>,
     pub(crate) from: Duration,
     pub(crate) latency: Histogram<u64>,
     pub(crate) lost: u64,
 }
 
 impl Stretch {
-    fn new(label: &str, from: Duration) -> Self {
+    fn new(label: &str, group: Option<&'static str>, from: Duration) -> Self {
         Self {
             label: label.to_owned(),
+            group,
             from,
             latency: histogram(),
             lost: 0,
@@ -225,7 +227,7 @@ impl Book {
                 counts: Counts::default(),
                 awaited: u64::MAX,
                 number: 0,
-                stretches: vec![Stretch::new("start", Duration::ZERO)],
+                stretches: vec![Stretch::new("start", Some("before"), Duration::ZERO)],
                 cell_width: CELL_WIDTH,
                 cells: Vec::new(),
                 connects: histogram(),
@@ -260,12 +262,11 @@ impl Book {
         }
     }
 
-    pub(crate) fn mark(&self, label: &str) {
+    pub(crate) fn mark(&self, label: &str, group: Option<&'static str>) {
         let mut pages = self.pages();
         if pages.stretches.len() < MARKS_MAX {
-            pages
-                .stretches
-                .push(Stretch::new(label, self.started.elapsed()));
+            let stretch = Stretch::new(label, group, self.started.elapsed());
+            pages.stretches.push(stretch);
         }
     }
 
@@ -506,7 +507,7 @@ mod tests {
         let before = book.sent(0, Instant::now());
         let across = book.sent(0, Instant::now());
         book.answered(before, 1, None);
-        book.mark("SIGTERM");
+        book.mark("SIGTERM", None);
         book.answered(across, 1, None);
         let pages = book.pages();
         let told: Vec<_> = pages

@@ -32,17 +32,29 @@ pub(crate) fn terminal(report: &Report) -> String {
         span(slowest)
     );
     if report.lost() > 0 {
-        let _ = writeln!(text, "  lost     {lost}");
+        let _ = writeln!(text, "  lost     {}", lost.trim_end());
     }
-    for segment in report.segments.iter().skip(1) {
-        let column = usize::try_from(segment.from_ms / column_ms).unwrap_or(0);
-        let _ = writeln!(
-            text,
-            "           {:column$}^ {} ({:.2} s)",
-            "",
-            segment.label,
-            segment.from_ms as f64 / 1000.0
-        );
+    let column_of = |ms: u64| usize::try_from(ms / column_ms).unwrap_or(0);
+    if report.segments.len() > LABELLED_MARKS + 1 {
+        let mut row = vec![' '; TERMINAL_COLUMNS + 1];
+        for segment in &report.segments[1..] {
+            if let Some(column) = row.get_mut(column_of(segment.from_ms)) {
+                *column = '^';
+            }
+        }
+        let row: String = row.into_iter().collect();
+        let _ = writeln!(text, "  marks    {}", row.trim_end());
+    } else {
+        for segment in report.segments.iter().skip(1) {
+            let column = column_of(segment.from_ms);
+            let _ = writeln!(
+                text,
+                "           {:column$}^ {} ({:.2} s)",
+                "",
+                segment.label,
+                segment.from_ms as f64 / 1000.0
+            );
+        }
     }
     let _ = writeln!(text, "  a column is {column_ms} ms");
     text
@@ -211,11 +223,19 @@ fn marks(out: &mut String, report: &Report, x: &impl Fn(u64) -> f64) {
         let at = x(segment.from_ms);
         let _ = write!(out, "<path class=\"mark\" d=\"M{at:.1} 30V{bottom}\"/>");
     }
+    let mut taken = [LEFT; 2];
     for (i, segment) in report.segments.iter().skip(1).enumerate() {
         let at = x(segment.from_ms);
-        // Neighbouring labels take turns in height, and those at the right end read leftwards.
+        // Neighbouring labels take turns in height, and those at the right end read leftwards. One that would cover another
+        // is left out.
         let y = 38.0 + 13.0 * (i % 2) as f64;
         let is_right = at > LEFT + PLOT_WIDTH * 0.75;
+        let length = LABEL_CHAR_WIDTH * segment.label.chars().count() as f64 + 8.0;
+        let begin = if is_right { at - length } else { at };
+        if begin < taken[i % 2] {
+            continue;
+        }
+        taken[i % 2] = begin + length;
         let (anchor, shift) = if is_right {
             ("end", -4.0)
         } else {
@@ -265,6 +285,11 @@ fn escape(text: &str) -> String {
 const LEVELS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const TERMINAL_COLUMNS: usize = 80;
 const SVG_COLUMNS: usize = 400;
+
+/// With more marks than this, a terminal's chart only shows where they are; their labels are in the table above it.
+const LABELLED_MARKS: usize = 6;
+/// About; the text is set in a proportional font of the reader's choice.
+const LABEL_CHAR_WIDTH: f64 = 6.5;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 400.0;

@@ -82,21 +82,25 @@ impl Client {
         }
     }
 
-    /// Connects, and enters what came of it.
+    /// Connects, and enters what came of it. A try that the end of the run interrupts is not entered: it came to nothing.
     pub(crate) async fn open(&self, is_first: &mut bool) -> Opening {
-        // The semaphore is never closed.
-        let permit = if *is_first {
-            self.starting.acquire().await.ok()
-        } else {
-            None
+        let mut stop = self.stop.clone();
+        let connect = async {
+            // The semaphore is never closed.
+            let _permit = if *is_first {
+                self.starting.acquire().await.ok()
+            } else {
+                None
+            };
+            let begun = Instant::now();
+            let opening = Stream::open(&self.plan.target.endpoint, self.tls.as_deref());
+            (begun, timeout(self.plan.timeout, opening).await)
         };
-        let begun = Instant::now();
-        let outcome = timeout(
-            self.plan.timeout,
-            Stream::open(&self.plan.target.endpoint, self.tls.as_deref()),
-        )
-        .await;
-        drop(permit);
+        let (begun, outcome) = tokio::select! {
+            biased;
+            connected = connect => connected,
+            _ = stop.wait_for(|stopped| *stopped) => return Opening::Later,
+        };
         *is_first = false;
         match outcome {
             Ok(Ok(connection)) => {

@@ -47,5 +47,5 @@ pub use book::{Cell, Counts, Losses, LostRequest, Seen};
 pub use error::Error;
 pub use outcome::Loss;
 pub use plan::Plan;
-pub use report::{Quantiles, Report, Segment};
+pub use report::{Group, Quantiles, Report, Segment};
 pub use running::Running;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::book::{Book, Cell, Counts, LostRequest, Seen, millis};
+use crate::book::{Book, Cell, Counts, LostRequest, Seen, Stretch, millis};
 use crate::chart;
 use crate::outcome::Loss;
 use crate::plan::Plan;
@@ -35,6 +35,8 @@ pub struct Report {
     pub connect: Quantiles,
     /// The run, cut at its marks. A request belongs to the segment in which it ended.
     pub segments: Vec<Segment>,
+    /// Segments of one kind told together, if [`Running::mark_in`](crate::Running::mark_in) named any.
+    pub groups: Vec<Group>,
     /// The width of a cell of the timeline in milliseconds: 100, doubled when ten minutes, twenty, ... are over.
     pub cell_ms: u64,
     /// The timeline.
@@ -63,6 +65,20 @@ pub struct Segment {
     /// Requests (and connections, where that counts) lost in it.
     pub lost: u64,
     /// Latencies of the requests answered in it.
+    pub latency: Quantiles,
+}
+
+/// All segments of one kind.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Group {
+    /// Its name; `before` is the time before the first mark.
+    pub name: String,
+    /// How many segments it has.
+    pub segments: u64,
+    /// Requests (and connections, where that counts) lost in them.
+    pub lost: u64,
+    /// Latencies of the requests answered in them.
     pub latency: Quantiles,
 }
 
@@ -132,6 +148,7 @@ impl Report {
             latency: Quantiles::of(&all),
             connect: Quantiles::of(&pages.connects),
             segments,
+            groups: groups(&pages.stretches),
             cell_ms: millis(pages.cell_width),
             timeline: pages.cells.clone(),
             losses: pages.losses.clone(),
@@ -237,9 +254,26 @@ impl fmt::Display for Report {
             "  {:<20} {:>9} {:>9} {:>7} {:>9} {:>9} {:>9} {:>9}",
             "latency", "from", "answered", "lost", "p50", "p99", "p99.9", "max"
         )?;
-        for s in &self.segments {
+        for s in self.segments.iter().take(SEGMENTS_SHOWN) {
             let from = format!("{:.1} s", s.from_ms as f64 / 1000.0);
             row(f, &s.label, &from, s.lost, &s.latency)?;
+        }
+        if self.segments.len() > SEGMENTS_SHOWN {
+            let hidden = self.segments.len() - SEGMENTS_SHOWN;
+            writeln!(f, "  ... and {hidden} more")?;
+        }
+        if !self.groups.is_empty() {
+            writeln!(f)?;
+        }
+        for g in &self.groups {
+            let name = format!("all {} {}", g.segments, g.name);
+            row(
+                f,
+                if g.segments > 1 { &name } else { &g.name },
+                "",
+                g.lost,
+                &g.latency,
+            )?;
         }
         if self.segments.len() > 1 {
             row(f, "all", "", self.lost(), &self.latency)?;
@@ -275,6 +309,36 @@ impl fmt::Display for Report {
     }
 }
 
+/// Stretches told together by their groups, in the order in which these began; none if no mark named one.
+fn groups(stretches: &[Stretch]) -> Vec<Group> {
+    if stretches.iter().skip(1).all(|s| s.group.is_none()) {
+        return Vec::new();
+    }
+    let mut sums: Vec<(&str, u64, u64, Histogram<u64>)> = Vec::new();
+    for stretch in stretches {
+        let Some(name) = stretch.group else { continue };
+        match sums.iter_mut().find(|sum| sum.0 == name) {
+            Some((_, segments, lost, latency)) => {
+                *segments += 1;
+                *lost += stretch.lost;
+                // As above.
+                latency
+                    .add(&stretch.latency)
+                    .expect("histograms of one kind");
+            }
+            None => sums.push((name, 1, stretch.lost, stretch.latency.clone())),
+        }
+    }
+    sums.into_iter()
+        .map(|(name, segments, lost, latency)| Group {
+            name: name.to_owned(),
+            segments,
+            lost,
+            latency: Quantiles::of(&latency),
+        })
+        .collect()
+}
+
 fn row(
     f: &mut fmt::Formatter<'_>,
     label: &str,
@@ -306,3 +370,5 @@ pub(crate) fn span(us: u64) -> String {
 
 /// Lost requests that `Display` lists; the report itself holds more.
 const LOSSES_SHOWN: usize = 10;
+/// Segments that `Display` lists, for the same reason.
+const SEGMENTS_SHOWN: usize = 24;

@@ -101,7 +101,13 @@ impl Running {
 
     /// Something happens now: the report tells latencies and losses before and after apart. At most 1,000 marks are kept.
     pub fn mark(&self, label: &str) {
-        self.book.mark(label);
+        self.book.mark(label, None);
+    }
+
+    /// As [`mark`](Self::mark); and the report tells all segments of one `group` together as well, with what came before the
+    /// first mark as the group `before`. For something that happens again and again.
+    pub fn mark_in(&self, group: &'static str, label: &str) {
+        self.book.mark(label, Some(group));
     }
 
     /// The counts so far.
@@ -139,6 +145,19 @@ impl Running {
     /// # Cancel safety
     /// Cancelling drops the run.
     pub async fn finish(mut self) -> Report {
+        self.wait_clients().await;
+        self.timer.shutdown().await;
+        Report::of(&self.plan, &self.book)
+    }
+
+    /// Waits, as [`finish`](Self::finish) does, until every client is done, for a caller that has more to wait for.
+    ///
+    /// # Panics
+    /// If a client panicked, as by a body check of the plan that does.
+    ///
+    /// # Cancel safety
+    /// A cancelled wait loses nothing.
+    pub async fn wait_clients(&mut self) {
         while let Some(outcome) = self.clients.join_next().await {
             if let Err(error) = outcome
                 && let Ok(panic) = error.try_into_panic()
@@ -146,8 +165,6 @@ impl Running {
                 std::panic::resume_unwind(panic);
             }
         }
-        self.timer.shutdown().await;
-        Report::of(&self.plan, &self.book)
     }
 }
 

@@ -5,9 +5,10 @@
 //! pass ends the server.
 
 use crate::error::{Error, Kind};
+use crate::mode::Board;
 use crate::stream::Stream;
 use crate::worker::Worker;
-use curtsy_lifecycle::{Address, Origin};
+use curtsy_lifecycle::Address;
 use rustix::io::Errno;
 use socket2::Socket;
 use std::io;
@@ -43,7 +44,7 @@ enum Socketed {
 /// One listening socket of one worker.
 pub(crate) struct Acceptor {
     socket: Socketed,
-    origin: Arc<Origin>,
+    board: Arc<Board>,
     /// The address of the listener, if connections cannot have another.
     local: Option<Address>,
     worker: Arc<Worker>,
@@ -54,7 +55,7 @@ impl Acceptor {
     pub(crate) fn new(
         socket: Socket,
         local: &Address,
-        origin: Arc<Origin>,
+        board: Arc<Board>,
         worker: Arc<Worker>,
     ) -> io::Result<Self> {
         let (socket, local) = match local {
@@ -69,7 +70,7 @@ impl Acceptor {
         };
         Ok(Self {
             socket,
-            origin,
+            board,
             local,
             worker,
         })
@@ -94,7 +95,7 @@ impl Acceptor {
                 Err(error) if passes(&error) => {
                     self.make_room(&error);
                     tracing::warn!(
-                        listener = self.origin.listener,
+                        listener = self.board.name,
                         %error,
                         retry_in_ms = wait.as_millis(),
                         "cannot accept"
@@ -107,7 +108,7 @@ impl Acceptor {
                 }
                 Err(error) if concerns_one(&error) => {}
                 Err(error) => {
-                    let text = format!("listener {} cannot accept", self.origin.listener);
+                    let text = format!("listener {} cannot accept", self.board.name);
                     return Err(Error::because(Kind::Accept, text, error));
                 }
             }
@@ -140,7 +141,7 @@ impl Acceptor {
                 Some(Err(error)) if concerns_one(&error) => {}
                 Some(Err(error)) if passes(&error) && self.make_room(&error) > 0 => {}
                 Some(Err(error)) => {
-                    let listener = &self.origin.listener;
+                    let listener = &self.board.name;
                     tracing::warn!(listener, %error, "some queued connections are lost");
                     return Ok(());
                 }
@@ -186,9 +187,10 @@ impl Acceptor {
                 // The client was gone before it was accepted.
                 Err(_) => return,
             },
-            (None, Stream::Unix(_)) => Address::Unix(None),
+            (None, Stream::Unix(_) | Stream::Tls(_)) => Address::Unix(None),
         };
-        self.worker.accepted(stream, peer, local, &self.origin);
+        self.worker
+            .accepted(stream, peer, local, &self.board.epoch());
     }
 
     /// Descriptors ran out: gives the longest idle connections up; how many.

@@ -6,6 +6,7 @@
 use crate::accept::Accepting;
 use crate::error::Error;
 use crate::listener::Listener;
+use crate::mode::ModeName;
 use crate::shared::Shared;
 use curtsy_handover::Gift;
 use curtsy_handover::wire::Kind as SocketKind;
@@ -68,7 +69,11 @@ impl Doors {
                 Address::Unix(_) => SocketKind::Unix,
             };
             let sockets = listener.sockets.iter().map(AsFd::as_fd);
-            gift.listener(&listener.name, kind, "plain", sockets)?;
+            let mode = match self.shared.board(&listener.name) {
+                Ok(board) => board.epoch().mode.name().to_string(),
+                Err(_) => ModeName::Plain.to_string(),
+            };
+            gift.listener(&listener.name, kind, &mode, sockets)?;
         }
         Ok(gift)
     }

@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Config,
     Runtime,
     Restart,
+    Certificate,
+    Control,
 }
 
 impl Error {
@@ -83,6 +85,17 @@ impl Error {
     /// A restart failed; the old process goes on serving.
     pub fn is_restart(&self) -> bool {
         self.kind == Kind::Restart
+    }
+
+    /// A certificate or its key cannot be used: it does not parse, they do not fit each other, it
+    /// has expired.
+    pub fn is_certificate(&self) -> bool {
+        self.kind == Kind::Certificate
+    }
+
+    /// The control socket could not be had, or whoever is behind it did not understand or refused.
+    pub fn is_control(&self) -> bool {
+        self.kind == Kind::Control
     }
 
     /// The asynchronous runtime could not be had or does not fit.

@@ -17,7 +17,8 @@ use crate::stream::Bare;
 use crate::worker::Worker;
 use bytes::Bytes;
 use curtsy_handover::{Connection, Lane, Record, Settled, UNREAD_MAX};
-use curtsy_lifecycle::{Moment, Phase};
+use curtsy_lifecycle::{Address, Moment, Phase};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -69,6 +70,7 @@ async fn ferry(
     mut passengers: mpsc::UnboundedReceiver<Passenger>,
 ) {
     // The order to leave was given before: what parks now comes as a passenger.
+    let mut retired = Vec::new();
     while worker.way_out.is_open_for(0) {
         let batch = worker.lot.take_oldest(BATCH);
         if batch.is_empty() {
@@ -76,9 +78,19 @@ async fn ferry(
         }
         for parked in batch {
             worker.lot.forget(&parked);
+            if parked.origin().orders() & Orders::DRAIN != 0 {
+                retired.push(parked);
+                continue;
+            }
             offer(&mut lane, parked, Bytes::new());
         }
         tokio::task::yield_now().await;
+    }
+    // What a switch of modes drains does not begin anew elsewhere.
+    for parked in retired {
+        if !worker.lot.park(parked, &worker) {
+            worker.shared.closed(1);
+        }
     }
     let mut open = true;
     while open || lane.outstanding() > 0 {
@@ -124,9 +136,12 @@ fn offer(lane: &mut Lane, parked: Parked, unread: Bytes) {
         served: parked.served(),
         idle: now.since(parked.since()),
         unread: unread.into(),
-        extra: Ages {
+        extra: Extra {
             is_new: parked.is_new(),
             accepted: now.since(parked.accepted()),
+            carried: parked
+                .carried()
+                .and_then(|(peer, local)| Some((peer.tcp()?, local.tcp()?))),
         }
         .encode(),
     };
@@ -140,9 +155,10 @@ fn offer(lane: &mut Lane, parked: Parked, unread: Bytes) {
 pub(crate) fn adopt(connection: Connection, worker: &Arc<Worker>) {
     let Connection { fd, record } = connection;
     let now = clock::now();
-    let ages = Ages::decode(&record.extra).unwrap_or(Ages {
+    let extra = Extra::decode(&record.extra).unwrap_or(Extra {
         is_new: record.served == 0,
         accepted: record.idle,
+        carried: None,
     });
     let unix = socket2::SockRef::from(&fd)
         .domain()
@@ -152,10 +168,13 @@ pub(crate) fn adopt(connection: Connection, worker: &Arc<Worker>) {
         worker.shared.next_id(),
         worker.shared.origin(&record.listener),
         lot::Past {
-            accepted: before(now, ages.accepted),
+            accepted: before(now, extra.accepted),
             since: before(now, record.idle),
             served: record.served,
-            is_new: ages.is_new,
+            is_new: extra.is_new,
+            carried: extra
+                .carried
+                .map(|(peer, local)| Box::new((Address::Tcp(peer), Address::Tcp(local)))),
         },
     );
     if record.unread.is_empty() {
@@ -174,48 +193,59 @@ fn before(now: Moment, ago: Duration) -> Moment {
 
 /// What the next process should know of a connection and the handover itself does not carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Ages {
+struct Extra {
     /// No request was ever read on it.
     is_new: bool,
     accepted: Duration,
+    /// Addresses that a proxy told: the client's and the server's.
+    carried: Option<(SocketAddr, SocketAddr)>,
 }
 
-impl Ages {
+impl Extra {
+    /// A byte, eight of milliseconds, and addresses as text with a space between.
     fn encode(self) -> Vec<u8> {
         let accepted = u64::try_from(self.accepted.as_millis()).unwrap_or(u64::MAX);
         let mut bytes = vec![u8::from(self.is_new)];
         bytes.extend(accepted.to_be_bytes());
+        if let Some((peer, local)) = self.carried {
+            bytes.extend(format!("{peer} {local}").into_bytes());
+        }
         bytes
     }
 
-    /// Longer ones come from a later version, and begin like ours.
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (is_new, rest) = bytes.split_first()?;
-        let accepted = rest.first_chunk::<8>()?;
+        let (accepted, carried) = rest.split_first_chunk::<8>()?;
+        let carried = std::str::from_utf8(carried).ok().and_then(|text| {
+            let (peer, local) = text.split_once(' ')?;
+            Some((peer.parse().ok()?, local.parse().ok()?))
+        });
         Some(Self {
             is_new: *is_new == 1,
             accepted: Duration::from_millis(u64::from_be_bytes(*accepted)),
+            carried,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Ages;
+    use super::Extra;
     use std::time::Duration;
 
     #[test]
-    fn ages_survive_the_journey() {
+    fn what_is_known_survives_the_journey() {
+        let told = ("192.0.2.7:1".parse().unwrap(), "[::1]:443".parse().unwrap());
         for is_new in [true, false] {
-            let ages = Ages {
-                is_new,
-                accepted: Duration::from_millis(123_456),
-            };
-            let mut bytes = ages.encode();
-            assert_eq!(Ages::decode(&bytes), Some(ages));
-            bytes.push(9);
-            assert_eq!(Ages::decode(&bytes), Some(ages));
+            for carried in [None, Some(told)] {
+                let extra = Extra {
+                    is_new,
+                    accepted: Duration::from_millis(123_456),
+                    carried,
+                };
+                assert_eq!(Extra::decode(&extra.encode()), Some(extra));
+            }
         }
-        assert_eq!(Ages::decode(&[1, 2]), None);
+        assert_eq!(Extra::decode(&[1, 2]), None);
     }
 }

@@ -3,6 +3,7 @@
 //! Go's servers have none of these by default, which is why each of its users learns of slow
 //! clients the hard way.
 
+use crate::http2::Http2Limits;
 use std::time::Duration;
 
 /// The bounds of time, size and number within which connections are served.
@@ -57,6 +58,8 @@ pub struct Limits {
     /// How long a connection rests before its memory is given back and only its descriptor is
     /// kept. 100 ms.
     pub park_after: Duration,
+    /// The bounds of HTTP/2.
+    pub http2: Http2Limits,
 }
 
 impl Default for Limits {
@@ -76,6 +79,7 @@ impl Default for Limits {
             close_linger: Duration::from_millis(500),
             connections: None,
             park_after: Duration::from_millis(100),
+            http2: Http2Limits::default(),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! answer was wholly flushed and its request's body read to its end.
 
 use crate::clock;
+use crate::shared::Orders;
 use crate::worker::Worker;
 use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, State, Step};
 use hyper::body::Incoming;
@@ -137,6 +138,31 @@ impl Link {
             calls_since_read: AtomicU32::new(0),
             pipelining: AtomicBool::new(false),
             reported: AtomicU8::new(state as u8),
+        }
+    }
+
+    /// The standing orders: to all of the server's connections, and to those of its origin.
+    #[inline]
+    pub(crate) fn orders(&self) -> u32 {
+        let orders = self.worker.shared.orders.current() | self.entry.origin().orders();
+        if orders & Orders::HAND_OVER == 0 {
+            return orders;
+        }
+        self.orders_beside_heir(orders)
+    }
+
+    /// What the orders mean for this connection while there is an heir.
+    #[cold]
+    fn orders_beside_heir(&self, orders: u32) -> u32 {
+        let stays = self.entry.arrival().tls;
+        if orders & Orders::DRAIN != 0 {
+            orders & !Orders::HAND_OVER
+        } else if stays && orders & Orders::HEIR_SERVES != 0 {
+            orders & !Orders::HAND_OVER | Orders::DRAIN
+        } else if stays {
+            orders & !Orders::HAND_OVER
+        } else {
+            orders
         }
     }
 
@@ -274,6 +300,11 @@ impl Link {
         self.set_stage(Stage::Called);
     }
 
+    /// Whether the head being read is the first since the connection last waited.
+    pub(crate) fn is_first_of_run(&self) -> bool {
+        self.calls_since_head.load(Ordering::Relaxed) == 0
+    }
+
     #[inline]
     pub(crate) fn is_pipelining(&self) -> bool {
         self.pipelining.load(Ordering::Relaxed)
@@ -383,6 +414,11 @@ impl Link {
 
     /// The handler let go of the body before its end.
     pub(crate) fn leave_body(&self, rest: Incoming) {
+        if self.entry.is_stream() {
+            // Dropped, it gives its share of the connection's window back.
+            self.body_ended();
+            return;
+        }
         *self.leftover.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
         self.has_leftover.store(true, Ordering::Release);
         self.body_waits_since.store(0, Ordering::Relaxed);
@@ -434,6 +470,9 @@ impl Link {
         let Some(hook) = &self.worker.shared.state_hook else {
             return;
         };
+        if self.entry.is_stream() {
+            return;
+        }
         let state = self.entry.state();
         if self.reported.swap(state as u8, Ordering::Relaxed) != state as u8 {
             hook(&self.info(), state);

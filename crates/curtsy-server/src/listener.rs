@@ -9,9 +9,12 @@
 
 use crate::address::ListenAddress;
 use crate::error::{Error, Kind};
+use crate::mode::{Asked, Mode, ModeName, PlainOnTls};
+use crate::proxy::ProxyPeers;
+use crate::tls::TlsConfig;
 use curtsy_handover::InheritedListener;
 use curtsy_lifecycle::Address;
-use rustix::fs::{FileType, Mode, chmod, fchmod, stat, unlink};
+use rustix::fs::{FileType, Mode as FileMode, chmod, fchmod, stat, unlink};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use std::fmt;
 use std::io;
@@ -28,6 +31,7 @@ pub(crate) struct Listener {
     pub(crate) name: String,
     pub(crate) local: Address,
     pub(crate) sockets: Vec<Socket>,
+    pub(crate) asked: Asked,
     /// Kept so that the path goes with the listener.
     path: Option<BoundPath>,
 }
@@ -37,6 +41,7 @@ pub(crate) struct Listener {
 pub struct ListenOn {
     pub(crate) name: Option<String>,
     pub(crate) source: Source,
+    pub(crate) asked: Asked,
 }
 
 #[derive(Debug)]
@@ -53,6 +58,7 @@ impl ListenOn {
         Self {
             name: None,
             source: Source::Inherited,
+            asked: Asked::default(),
         }
     }
 
@@ -64,10 +70,54 @@ impl ListenOn {
         self
     }
 
+    /// What it speaks: [`Mode::Plain`] unless this says otherwise. A running server's
+    /// [`Handle::switch`](crate::Handle::switch) changes it.
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.asked.mode = mode;
+        self
+    }
+
+    /// Speaks TLS: [`Mode::Tls`].
+    #[must_use]
+    pub fn tls(self, config: TlsConfig) -> Self {
+        self.mode(Mode::Tls(config))
+    }
+
+    /// Speaks TLS and plain, as the client's first byte says: [`Mode::Both`].
+    #[must_use]
+    pub fn both(self, config: TlsConfig) -> Self {
+        self.mode(Mode::Both(config))
+    }
+
+    /// Has `config` at hand for a switch by name ([`Handle::switch_to`](crate::Handle::switch_to)),
+    /// whatever the mode is now.
+    #[must_use]
+    pub fn tls_in_reserve(mut self, config: TlsConfig) -> Self {
+        self.asked.reserve = Some(config);
+        self
+    }
+
+    /// What a client gets that speaks without encryption while the mode is [`Mode::Tls`].
+    #[must_use]
+    pub fn plain_on_tls(mut self, what: PlainOnTls) -> Self {
+        self.asked.plain_on_tls = what;
+        self
+    }
+
+    /// Connections from these peers begin with a header of the PROXY protocol, version 1 or 2; the
+    /// addresses it carries are then the connection's. Others are what they seem.
+    #[must_use]
+    pub fn proxied_by(mut self, peers: ProxyPeers) -> Self {
+        self.asked.proxies = Some(std::sync::Arc::new(peers));
+        self
+    }
+
     fn socket(socket: io::Result<Socket>) -> Self {
         Self {
             name: None,
             source: Source::Socket(socket),
+            asked: Asked::default(),
         }
     }
 }
@@ -81,6 +131,7 @@ where
         Self {
             name: None,
             source: Source::Address(address.try_into().map_err(Error::from)),
+            asked: Asked::default(),
         }
     }
 }
@@ -147,11 +198,12 @@ pub(crate) fn bind_all(
             n => format!("listener-{n}"),
         });
         if let Some(heirlooms) = heirlooms.as_deref_mut()
-            && let Some(taken) = take(heirlooms, &name, &on.source)?
+            && let Some(taken) = take(heirlooms, &name, &on.source, &on.asked)?
         {
             bound.extend(taken);
             continue;
         }
+        let before = bound.len();
         match on.source {
             Source::Address(address) => bound.push(bind(name, &address?, sockets)?),
             Source::Socket(socket) => {
@@ -161,6 +213,9 @@ pub(crate) fn bind_all(
                 bound.push(adopt(name, socket)?);
             }
             Source::Inherited => bound.extend(inherited()?),
+        }
+        for listener in &mut bound[before..] {
+            listener.asked = on.asked.clone();
         }
     }
     let mut names: Vec<&str> = bound.iter().map(|l| l.name.as_str()).collect();
@@ -179,7 +234,9 @@ fn take(
     heirlooms: &mut Vec<InheritedListener>,
     name: &str,
     source: &Source,
+    asked: &Asked,
 ) -> Result<Option<Vec<Listener>>, Error> {
+    let resume = |heirloom: InheritedListener| resume(heirloom, asked);
     if matches!(source, Source::Inherited) {
         // The service manager's sockets come through the first process.
         let all = heirlooms.drain(..).map(resume).collect::<Result<_, _>>()?;
@@ -220,8 +277,13 @@ fn is_at(local: &Address, address: &ListenAddress) -> Result<bool, Error> {
 }
 
 /// A listener of the process before this one. Its path stays that one's for now.
-fn resume(heirloom: InheritedListener) -> Result<Listener, Error> {
-    let InheritedListener { name, sockets, .. } = heirloom;
+fn resume(heirloom: InheritedListener, asked: &Asked) -> Result<Listener, Error> {
+    let InheritedListener {
+        name,
+        sockets,
+        mode,
+        ..
+    } = heirloom;
     let mut listeners = sockets
         .into_iter()
         .map(|socket| adopt(name.clone(), Socket::from(socket)))
@@ -234,12 +296,36 @@ fn resume(heirloom: InheritedListener) -> Result<Listener, Error> {
         )
     })?;
     listener.sockets.extend(listeners.flat_map(|l| l.sockets));
+    listener.asked = as_it_was(asked.clone(), &listener.name, &mode);
     if let Address::Unix(Some(path)) = &listener.local {
         // One that cannot be found is nobody's to remove.
         listener.path = BoundPath::of(path).ok();
         listener.disown();
     }
     Ok(listener)
+}
+
+/// What is asked of a listener, in the mode that it was switched to before.
+fn as_it_was(mut asked: Asked, name: &str, mode: &str) -> Asked {
+    // A mode that only a later version knows is no reason not to serve.
+    let was = mode.parse().unwrap_or(asked.mode.name());
+    if was == asked.mode.name() {
+        return asked;
+    }
+    let config = asked.mode.tls().cloned().or(asked.reserve.clone());
+    match (was, config) {
+        (ModeName::Plain, config) => (asked.mode, asked.reserve) = (Mode::Plain, config),
+        (ModeName::Tls, Some(config)) => asked.mode = Mode::Tls(config),
+        (ModeName::Both, Some(config)) => asked.mode = Mode::Both(config),
+        (ModeName::Tls | ModeName::Both, None) => {
+            tracing::warn!(
+                name,
+                mode,
+                "no certificate to go on with the listener's mode"
+            );
+        }
+    }
+    asked
 }
 
 impl Listener {
@@ -308,6 +394,7 @@ fn bind(name: String, address: &ListenAddress, sockets: usize) -> Result<Listene
                     name,
                     local: Address::Tcp(local),
                     sockets,
+                    asked: Asked::default(),
                     path: None,
                 });
             }
@@ -410,12 +497,12 @@ fn bind_unix(name: String, path: &Path, mode: Option<u32>) -> Result<Listener, E
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         if let Some(mode) = mode {
             // Before the bind, so that the path never has a wider mode than asked for.
-            fchmod(&socket, Mode::from_raw_mode(mode))?;
+            fchmod(&socket, FileMode::from_raw_mode(mode))?;
         }
         socket.bind(&SockAddr::unix(path)?)?;
         if let Some(mode) = mode {
             // And after it, for the bits that the umask took away.
-            chmod(path, Mode::from_raw_mode(mode))?;
+            chmod(path, FileMode::from_raw_mode(mode))?;
         }
         socket.listen(BACKLOG)?;
         Ok(socket)
@@ -438,6 +525,7 @@ fn bind_unix(name: String, path: &Path, mode: Option<u32>) -> Result<Listener, E
         name,
         local: Address::Unix(Some(path.to_owned())),
         sockets: vec![socket],
+        asked: Asked::default(),
         path: Some(guard),
     })
 }
@@ -490,6 +578,7 @@ fn adopt(name: String, socket: Socket) -> Result<Listener, Error> {
         name,
         local,
         sockets: vec![socket],
+        asked: Asked::default(),
         path: None,
     })
 }

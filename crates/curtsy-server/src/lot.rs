@@ -16,7 +16,7 @@
 use crate::clock;
 use crate::shared::Orders;
 use crate::stream::{Bare, Received, Stream, receive};
-use crate::worker::{Fresh, Worker};
+use crate::worker::{Fresh, Speaks, Worker};
 use bytes::Bytes;
 use curtsy_lifecycle::{Address, Arrival, ConnectionInfo, Counts, Entry, Moment, Origin, State};
 use curtsy_sys::watched::{Interest, Watched};
@@ -56,7 +56,8 @@ impl Parked {
             served: entry.served(),
             is_new: entry.state() == State::New,
             origin: entry.origin().clone(),
-            carried: None,
+            carried: (entry.arrival().carried)
+                .then(|| Box::new((entry.peer().clone(), entry.local().clone()))),
         }
     }
 
@@ -70,7 +71,7 @@ impl Parked {
             served: past.served,
             is_new: past.is_new,
             origin,
-            carried: None,
+            carried: past.carried,
         }
     }
 
@@ -94,6 +95,10 @@ impl Parked {
         self.is_new
     }
 
+    pub(crate) fn carried(&self) -> Option<&(Address, Address)> {
+        self.carried.as_deref()
+    }
+
     pub(crate) fn into_socket(self) -> Bare {
         self.socket
     }
@@ -114,18 +119,21 @@ impl Parked {
             peer,
             local,
             tls: false,
+            carried: self.carried.is_some(),
             accepted: self.accepted,
         })
     }
 }
 
 /// What a connection did before it came here.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Past {
     pub(crate) accepted: Moment,
     pub(crate) since: Moment,
     pub(crate) served: u64,
     pub(crate) is_new: bool,
+    /// Addresses that a proxy told: the client's and the server's.
+    pub(crate) carried: Option<Box<(Address, Address)>>,
 }
 
 fn addresses(socket: &Bare) -> Option<(Address, Address)> {
@@ -193,8 +201,8 @@ impl Lot {
     pub(crate) fn park(&self, mut parked: Parked, worker: &Arc<Worker>) -> bool {
         let mut slots = self.slots();
         // Under the lock: an order that comes later finds it in the lot.
-        let orders = worker.shared.orders.current();
-        if orders & Orders::HAND_OVER != 0 {
+        let orders = worker.shared.orders.current() | parked.origin.orders();
+        if orders & Orders::HAND_OVER != 0 && orders & Orders::DRAIN == 0 {
             parked = match worker.way_out.send(parked, Bytes::new()) {
                 Ok(()) => return true,
                 Err((parked, _)) => parked,
@@ -293,6 +301,22 @@ impl Lot {
             for parked in batch {
                 dismiss(parked, worker);
             }
+        }
+    }
+
+    /// Closes those of one origin, each after a look; a connection on which a request has arrived
+    /// is served.
+    pub(crate) fn clear_origin(&self, worker: &Arc<Worker>, origin: &Arc<Origin>) {
+        let of_it: Vec<Parked> = {
+            let mut slots = self.slots();
+            let found: Vec<usize> = (slots.slab.iter())
+                .filter(|(_, slot)| Arc::ptr_eq(&slot.parked.origin, origin))
+                .map(|(index, _)| index)
+                .collect();
+            found.into_iter().map(|index| slots.remove(index)).collect()
+        };
+        for parked in of_it {
+            dismiss(parked, worker);
         }
     }
 
@@ -431,6 +455,7 @@ pub(crate) fn launch(parked: Parked, first: Bytes, worker: &Arc<Worker>) {
             since: parked.since,
             served: parked.served,
             first,
+            speaks: Speaks::Http1,
         }),
         Err(error) => {
             tracing::warn!(%error, "cannot put a connection back into service; closed");

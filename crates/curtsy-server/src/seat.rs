@@ -13,6 +13,8 @@ pub(crate) struct Seat {
     link: Arc<Link>,
     key: Key,
     kept: AtomicBool,
+    /// The seat of the connection, if this is the seat of one of its streams.
+    connection: Option<Arc<Seat>>,
 }
 
 impl Seat {
@@ -23,7 +25,15 @@ impl Seat {
             link,
             key,
             kept: AtomicBool::new(false),
+            connection: None,
         }
+    }
+
+    /// Enters a stream of the connection that sits there. Streams are not counted as open.
+    pub(crate) fn take_for_stream(link: Arc<Link>, connection: Arc<Seat>) -> Self {
+        let mut seat = Self::take(link);
+        seat.connection = Some(connection);
+        seat
     }
 
     /// Leaves the ledger without closing: the connection goes on elsewhere (the lot), and is
@@ -40,7 +50,7 @@ impl Drop for Seat {
             self.link.ended();
         }
         self.link.worker.ledger.leave(self.key);
-        if !kept {
+        if !kept && self.connection.is_none() {
             self.link.worker.shared.closed(1);
         }
     }

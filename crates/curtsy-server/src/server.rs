@@ -6,6 +6,7 @@ use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
 use crate::limits::Limits;
 use crate::listener::{ListenOn, Listener, bind_all};
+use crate::mode::{Mode, ModeName};
 use crate::restart::{Reply, RestartHook, RestartStep, Restarted, Restarting, Restarts, Stage};
 use crate::service::{IntoService, Service};
 use crate::shared::{Manners, OnDisconnect, Orders, Shared};
@@ -13,7 +14,7 @@ use crate::shutdown::{Driver, Ended, Wish};
 use crate::signals::Stopping;
 use crate::succession::Succession;
 use crate::threads::Threads;
-use crate::worker::{Fresh, Launch, Worker};
+use crate::worker::{Fresh, Launch, Speaks, Worker};
 use curtsy_lifecycle::{
     Address, ConnectionInfo, Drain, DrainPolicy, Draining, Ending, Phase, Report, Snapshot, State,
 };
@@ -77,7 +78,11 @@ impl From<Report> for Outcome {
 ///     .on_shutdown(async || { /* flush, say goodbye */ })
 ///     .build(service)?;
 /// let handle = server.handle();
-/// # handle.wish_shutdown();
+/// # let stopper = handle.clone();
+/// # tokio::spawn(async move {
+/// #     stopper.reached(curtsy_server::Phase::Serving).await;
+/// #     stopper.wish_shutdown();
+/// # });
 /// // elsewhere: handle.shutdown().await;
 /// match server.run().await? {
 ///     Outcome::Drained(report) => println!("{report}"),
@@ -222,7 +227,7 @@ pub(crate) fn acceptors(
 ) -> Result<JoinSet<Result<(), Error>>, Error> {
     let mut tasks = JoinSet::new();
     for listener in listeners {
-        let origin = shared.origin(&listener.name);
+        let board = shared.board(&listener.name)?;
         let workers = shared.workers();
         // A socket each, or one for all; and no socket without a worker, for its queue would stand.
         for index in 0..workers.len().max(listener.sockets.len()) {
@@ -234,7 +239,7 @@ pub(crate) fn acceptors(
             };
             let socket = socket.try_clone().map_err(failed)?;
             let _runtime = worker.handle.enter();
-            let acceptor = Acceptor::new(socket, &listener.local, origin.clone(), worker.clone())
+            let acceptor = Acceptor::new(socket, &listener.local, board.clone(), worker.clone())
                 .map_err(failed)?;
             tasks.spawn_on(acceptor.run(orders.clone()), &worker.handle);
         }
@@ -385,6 +390,50 @@ impl Handle {
             worker.ledger.wake_all();
             worker.lot.clear(worker);
         }
+    }
+
+    /// Switches the listener of that name to another mode. Connections that the new mode would not
+    /// take are drained by the old one: their next answer closes them, idle ones are listened to
+    /// for the drain's linger. The socket stays as it is, and so does its queue.
+    ///
+    /// # Errors
+    /// If there is no such listener or the certificate has expired; then nothing has changed.
+    pub fn switch(&self, listener: &str, mode: Mode) -> Result<(), Error> {
+        crate::mode::switch(&self.inner.shared, listener, mode)
+    }
+
+    /// Switches the listener of that name to the mode of that name, with the certificates that it
+    /// had last or has in reserve.
+    ///
+    /// # Errors
+    /// As for [`Handle::switch`], and if there are no certificates.
+    pub fn switch_to(&self, listener: &str, mode: ModeName) -> Result<(), Error> {
+        let mode = self.inner.shared.board(listener)?.named(mode)?;
+        self.switch(listener, mode)
+    }
+
+    /// The mode of the listener of that name, if there is one.
+    pub fn mode(&self, listener: &str) -> Option<ModeName> {
+        let board = self.inner.shared.board(listener).ok()?;
+        Some(board.epoch().mode.name())
+    }
+
+    /// Reads all listeners' certificates that came from files again. Blocks on the file system for
+    /// as long as the files take to read.
+    ///
+    /// # Errors
+    /// Of each listener the first; its old certificates stay then.
+    pub fn reload_certificates(&self) -> Result<(), Error> {
+        let configs = self
+            .inner
+            .shared
+            .boards()
+            .iter()
+            .filter_map(|board| board.tls());
+        let reloaded: Vec<_> = configs
+            .map(|config| config.certificates().reload())
+            .collect();
+        reloaded.into_iter().collect()
     }
 
     /// The phase the server is in.
@@ -597,13 +646,18 @@ impl Builder {
             ));
         }
         let heirlooms = self.succession.as_mut().and_then(Succession::heirlooms);
-        let listeners = bind_all(self.listeners, sockets, heirlooms)?;
+        let mut listeners = bind_all(self.listeners, sockets, heirlooms)?;
         let shared = Arc::new(Shared::new(
             self.limits,
             self.manners,
             self.state_hook,
             self.connection_hook,
             self.generation,
+            self.drain.linger,
+            listeners
+                .iter_mut()
+                .map(|listener| (listener.name.clone(), std::mem::take(&mut listener.asked)))
+                .collect(),
         ));
         let (wish, wishes) = mpsc::unbounded_channel();
         let (restarts, restart_wishes) = mpsc::unbounded_channel();
@@ -673,8 +727,16 @@ impl<S: Service> Launcher<S> {
 
 impl<S: Service> Launch for Launcher<S> {
     fn launch(&self, fresh: Fresh, worker: Arc<Worker>) {
-        let serving = crate::http1::serve(self.service(), fresh, worker.clone());
-        drop(worker.handle.spawn(serving));
+        let service = self.service();
+        let handle = worker.handle.clone();
+        drop(match &fresh.speaks {
+            Speaks::Http1 => handle.spawn(crate::http1::serve(service, fresh, worker)),
+            Speaks::Http2 => handle.spawn(crate::http2::serve(service, fresh, worker)),
+            Speaks::Unknown(epoch) => {
+                let epoch = epoch.clone();
+                handle.spawn(crate::handshake::receive(fresh, epoch, worker))
+            }
+        });
     }
 
     fn duplicate(&self) -> Box<dyn Launch> {

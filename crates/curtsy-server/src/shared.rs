@@ -3,12 +3,15 @@
 //! Invariant: the request path only reads it. What changes (orders) is written a few times in a
 //! server's life; what is counted (open connections) is counted once a connection, not a request.
 
+use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, StateHook};
 use crate::limits::Limits;
+use crate::mode::{Asked, Board};
 use crate::worker::Worker;
 use curtsy_lifecycle::{Moment, Origin, Phase, Signal};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// What happens to a handler whose client has gone.
@@ -51,7 +54,11 @@ pub(crate) struct Shared {
     pub(crate) arriving: AtomicBool,
     /// The heir did not take a connection.
     pub(crate) heir_refuses: AtomicBool,
-    origins: Mutex<Vec<Arc<Origin>>>,
+    /// Of listeners that this process does not have.
+    orphans: Mutex<Vec<Arc<Origin>>>,
+    /// How long connections of a mode that was switched off are still listened to.
+    pub(crate) linger: Duration,
+    boards: Vec<Arc<Board>>,
     open: AtomicUsize,
     next_id: AtomicU64,
     phase: AtomicU8,
@@ -72,12 +79,18 @@ impl Shared {
         state_hook: Option<StateHook>,
         connection_hook: Option<ConnectionHook>,
         generation: u64,
+        linger: Duration,
+        listeners: Vec<(String, Asked)>,
     ) -> Self {
+        let signal = Arc::new(Signal::new());
+        let board = |(name, asked)| Arc::new(Board::new(name, &signal, asked));
         Self {
             orders: Orders::default(),
             limits,
             manners,
-            signal: Arc::new(Signal::new()),
+            linger,
+            boards: listeners.into_iter().map(board).collect(),
+            signal,
             state_hook,
             connection_hook,
             generation,
@@ -87,7 +100,7 @@ impl Shared {
             hooks_left: AtomicUsize::new(0),
             arriving: AtomicBool::new(false),
             heir_refuses: AtomicBool::new(false),
-            origins: Mutex::default(),
+            orphans: Mutex::default(),
             open: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -99,24 +112,46 @@ impl Shared {
         self.workers.get().map_or(&[], Vec::as_slice)
     }
 
-    /// What the connections of the listener of that name share. A name that no listener has (any
-    /// more) is one of connections that another process accepted.
+    /// What the plain connections of the listener of that name have in common. A name that no
+    /// listener has (any more) is one of connections that another process accepted.
     pub(crate) fn origin(&self, listener: &str) -> Arc<Origin> {
-        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = origins.iter().find(|origin| origin.listener == listener) {
+        if let Ok(board) = self.board(listener) {
+            return board.epoch().plain.clone();
+        }
+        let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = orphans.iter().find(|origin| origin.listener == listener) {
             return found.clone();
         }
-        let origin = Arc::new(Origin {
-            listener: listener.to_owned(),
-            signal: self.signal.clone(),
-        });
-        origins.push(origin.clone());
+        let origin = Arc::new(Origin::new(listener, self.signal.clone()));
+        orphans.push(origin.clone());
         origin
     }
 
     /// Whether no connection is open, and none can come from another process.
     pub(crate) fn is_quiet(&self) -> bool {
         self.open() == 0 && !self.arriving.load(Ordering::Acquire)
+    }
+
+    /// The listeners' modes.
+    pub(crate) fn boards(&self) -> &[Arc<Board>] {
+        &self.boards
+    }
+
+    /// The mode of the listener of that name.
+    pub(crate) fn board(&self, name: &str) -> Result<&Arc<Board>, Error> {
+        let found = self.boards.iter().find(|board| board.name == name);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self
+                .boards
+                .iter()
+                .map(|board| board.name.as_str())
+                .collect();
+            let names = names.join(", ");
+            Error::new(
+                Kind::Config,
+                format!("there is no listener {name:?}; there is {names}"),
+            )
+        })
     }
 
     pub(crate) fn next_id(&self) -> u64 {
@@ -183,6 +218,9 @@ impl Orders {
     /// There is an heir: waiting connections go to it, busy ones as soon as they wait. Nothing is
     /// announced. Given with [`Orders::DRAIN`] only if the heir does not take them.
     pub(crate) const HAND_OVER: u32 = 1 << 4;
+    /// The heir has proved itself: connections that cannot be handed over (encrypted ones, HTTP/2)
+    /// drain as they do without one.
+    pub(crate) const HEIR_SERVES: u32 = 1 << 5;
 
     #[inline]
     pub(crate) fn current(&self) -> u32 {

@@ -171,6 +171,7 @@ impl Driver {
         self.restarts.call_off();
         if self.restarts.has_heir() {
             self.doors.leave();
+            self.shared.orders.give(Orders::HEIR_SERVES);
             if self.shared.heir_refuses.load(Ordering::SeqCst) {
                 self.shared.orders.give(Orders::DRAIN);
             }

@@ -1,5 +1,6 @@
-//! A connected socket of either kind.
+//! A connected socket of either kind, encrypted or not.
 
+use crate::tls::Secure;
 use bytes::Bytes;
 use rustix::net::{RecvFlags, recv};
 use std::io;
@@ -14,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<Secure>),
 }
 
 /// A socket that belongs to no runtime: what is parked and handed over.
@@ -33,7 +35,20 @@ impl Stream {
         }
     }
 
-    /// Takes the socket out of its runtime.
+    /// Whether it is encrypted.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// Whether it holds part of something that its peer has not sent the rest of.
+    pub(crate) fn is_amid_record(&self) -> bool {
+        match self {
+            Self::Tls(stream) => stream.is_amid_record(),
+            Self::Tcp(_) | Self::Unix(_) => false,
+        }
+    }
+
+    /// Takes the socket out of its runtime. An encrypted one has a session, and stays.
     pub(crate) fn bare(self) -> io::Result<Bare> {
         match self {
             Self::Tcp(stream) => stream.into_std().map(|stream| Bare {
@@ -44,6 +59,7 @@ impl Stream {
                 fd: stream.into(),
                 unix: true,
             }),
+            Self::Tls(_) => Err(io::Error::other("an encrypted stream is no bare socket")),
         }
     }
 
@@ -52,6 +68,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => stream.poll_read_ready(cx),
         }
     }
 
@@ -86,11 +103,34 @@ pub(crate) fn receive(fd: BorrowedFd<'_>) -> Received {
     }
 }
 
+/// What a look at a socket's input shows, without taking any of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing has arrived.
+    Nothing,
+    /// Unread bytes are there.
+    Bytes,
+    /// The peer has closed, or the connection is broken.
+    Ended,
+}
+
+/// Looks at what has arrived.
+pub(crate) fn look(fd: BorrowedFd<'_>) -> Look {
+    let mut byte = [0u8; 1];
+    match recv(fd, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((0, _)) => Look::Ended,
+        Ok(_) => Look::Bytes,
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Look::Nothing,
+        Err(_) => Look::Ended,
+    }
+}
+
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+            Self::Tls(stream) => stream.socket().as_fd(),
         }
     }
 }
@@ -105,6 +145,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
         }
     }
 }
@@ -119,6 +160,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buf),
         }
     }
 
@@ -131,6 +173,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -138,15 +181,20 @@ impl AsyncWrite for Stream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The kernel takes what is written; there is nothing to flush.
-        Poll::Ready(Ok(()))
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            // The kernel takes what is written; there is nothing to flush.
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
     }
 }

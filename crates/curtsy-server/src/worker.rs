@@ -6,10 +6,11 @@
 
 use crate::ferry::WayOut;
 use crate::lot::Lot;
+use crate::mode::Epoch;
 use crate::shared::Shared;
 use crate::stream::Stream;
 use bytes::Bytes;
-use curtsy_lifecycle::{Address, Arrival, Ledger, Moment, Origin, State};
+use curtsy_lifecycle::{Address, Arrival, ConnectionInfo, Entry, Ledger, Moment, State};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -33,6 +34,16 @@ pub(crate) struct Fresh {
     pub(crate) served: u64,
     /// Bytes that were read from it before.
     pub(crate) first: Bytes,
+    pub(crate) speaks: Speaks,
+}
+
+/// What a connection is known to speak.
+#[derive(Clone, Debug)]
+pub(crate) enum Speaks {
+    /// It is to be found out, under that mode.
+    Unknown(Arc<Epoch>),
+    Http1,
+    Http2,
 }
 
 /// Starts the task that serves a connection. It hides the type of the service from all who only
@@ -72,24 +83,41 @@ impl Worker {
         stream: Stream,
         peer: Address,
         local: Address,
-        origin: &Arc<Origin>,
+        epoch: &Arc<Epoch>,
     ) {
         let now = crate::clock::now();
         self.shared.opened();
+        let (state, origin, speaks) = if epoch.is_straight() {
+            (State::New, &epoch.plain, Speaks::Http1)
+        } else {
+            // Until it is known to be plain: the switch that retires one of them finds it.
+            let origin = match epoch.takes_plain() {
+                true => &epoch.plain,
+                false => &epoch.tls,
+            };
+            (State::Handshake, origin, Speaks::Unknown(epoch.clone()))
+        };
+        let arrival = Arrival {
+            id: self.shared.next_id(),
+            origin: origin.clone(),
+            peer,
+            local,
+            tls: false,
+            carried: false,
+            accepted: now,
+        };
+        if let Some(hook) = &self.shared.state_hook {
+            let entry = Entry::new(arrival.clone(), state, now);
+            hook(&ConnectionInfo::new(Arc::new(entry)), state);
+        }
         self.launch(Fresh {
             stream,
-            arrival: Arrival {
-                id: self.shared.next_id(),
-                origin: origin.clone(),
-                peer,
-                local,
-                tls: false,
-                accepted: now,
-            },
-            state: State::New,
+            arrival,
+            state,
             since: now,
             served: 0,
             first: Bytes::new(),
+            speaks,
         });
     }
 }

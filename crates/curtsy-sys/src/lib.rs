@@ -4,6 +4,8 @@
 //! waits longer than the call it makes: what can block takes a descriptor that the caller polls. Of tokio, only the
 //! registration of a descriptor is here, because that is unsafe.
 
+#[cfg(feature = "mimalloc")]
+pub mod allocator;
 pub mod descriptors;
 pub mod inherited;
 pub mod pidfd;

@@ -348,7 +348,9 @@ fn spawn(mut command: Command) -> Result<Child> {
     let command = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit());
+        .stderr(Stdio::piped())
+        // A backtrace would hide what it says.
+        .env("RUST_BACKTRACE", "0");
     command.spawn().context("starting the load")
 }
 
@@ -371,7 +373,15 @@ fn finish(child: &mut Child, time: Duration) -> Result<String> {
     };
     let mut said = String::new();
     out.read_to_string(&mut said)?;
-    ensure!(status.success(), "the load ended with {status}");
+    let mut complaint = String::new();
+    if let Some(mut err) = child.stderr.take() {
+        err.read_to_string(&mut complaint)?;
+    }
+    let complaint = complaint.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(
+        status.success(),
+        "the load ended with {status}: {complaint}"
+    );
     Ok(said)
 }
 
@@ -395,6 +405,10 @@ mod tests {
 
     #[test]
     fn a_load_that_fails_is_an_error() {
+        let mut complains = Command::new("sh");
+        complains.args(["-c", "echo no >&2; echo luck >&2; exit 1"]);
+        let error = run(complains, Duration::ZERO).unwrap_err();
+        assert!(error.to_string().ends_with(": no luck"), "{error}");
         assert!(run(Command::new("false"), Duration::ZERO).is_err());
         assert_eq!(run(Command::new("true"), Duration::ZERO).unwrap(), "");
     }

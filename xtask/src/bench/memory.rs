@@ -55,7 +55,7 @@ pub(super) fn idle(bench: &Bench) -> Result<Vec<Table>> {
         let mut samples = Vec::new();
         for (_, way, _) in WAYS {
             let running = server.start(everywhere(bench))?;
-            let before = warmed(bench, &running, way)?;
+            let before = warmed(bench, &running)?;
             let mut held = bench.load.hold(running.address, IDLE, way)?;
             thread::sleep(SETTLED);
             let per_connection = (running.pss_bytes()? - before) / count(IDLE);
@@ -95,7 +95,7 @@ pub(super) fn silent(bench: &Bench) -> Result<Vec<Table>> {
     let mut table = Table::new("silent", "15,000 silent clients", how, columns);
     let failures = bench.alternate(bench.memory_rounds(), "silent", |server, round| {
         let running = server.start(everywhere(bench))?;
-        let before = warmed(bench, &running, "one")?;
+        let before = warmed(bench, &running)?;
         let mut held = bench.load.hold(running.address, SILENT, "silent")?;
         thread::sleep(Duration::from_secs(2));
         let cpu_before = running.cpu_seconds()?;
@@ -138,9 +138,10 @@ pub(super) fn everywhere(bench: &Bench) -> Start {
     }
 }
 
-/// Memory of the server when everything it will need has been used once.
-fn warmed(bench: &Bench, running: &Running, way: &str) -> Result<f64> {
-    drop(bench.load.hold(running.address, WARM, way)?);
+/// Memory of the server when its code and tables have been used once. A request each and nothing larger: buffers that
+/// a warm-up of uploads left behind would be counted as memory that the idle connections gave back.
+fn warmed(bench: &Bench, running: &Running) -> Result<f64> {
+    drop(bench.load.hold(running.address, WARM, "one")?);
     thread::sleep(Duration::from_secs(1));
     running.pss_bytes()
 }

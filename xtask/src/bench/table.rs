@@ -178,11 +178,9 @@ impl Table {
             .iter()
             .zip(right)
             .filter_map(|(left, right)| Some(((*left)?, (*right)?)));
-        Spread::of(
-            pairs
-                .filter(|(_, right)| *right > 0.0)
-                .map(|(left, right)| left / right),
-        )
+        // A difference may be zero or less; its ratio would mean nothing.
+        let meaningful = pairs.filter(|(left, right)| *left > 0.0 && *right > 0.0);
+        Spread::of(meaningful.map(|(left, right)| left / right))
     }
 
     /// Ours is at most `limit` of the column's unit.

@@ -324,6 +324,52 @@ async fn marks_cut_the_report_and_every_form_of_it_tells_the_same() {
 }
 
 #[tokio::test]
+async fn what_happens_again_and_again_is_told_together() {
+    let server = Server::start(serve_hello).await;
+    let run = one(&server)
+        .connections(2)
+        .think([Duration::from_millis(5)])
+        .start();
+    let mut seen = 0;
+    for number in 0..20 {
+        for (group, label) in [("during", format!("<{number}>")), ("after", "-".to_owned())] {
+            seen += 2;
+            let bound = Duration::from_secs(20);
+            run.wait_answered(seen, bound).await.unwrap();
+            run.mark_in(group, &label);
+        }
+    }
+    run.stop();
+    let report = run.finish().await;
+    let groups: Vec<_> = report
+        .groups
+        .iter()
+        .map(|group| (group.name.as_str(), group.segments))
+        .collect();
+    assert_eq!(groups, [("before", 1), ("during", 20), ("after", 20)]);
+    let of = |name: &str| {
+        let group = report.groups.iter().find(|group| group.name == name);
+        group.unwrap().latency
+    };
+    let all = [of("before"), of("during"), of("after")];
+    let answered: u64 = all.iter().map(|latency| latency.count).sum();
+    assert_eq!(answered, report.counts.answered);
+    let slowest = all.iter().map(|latency| latency.max_us).max();
+    assert_eq!(slowest, Some(report.latency.max_us));
+
+    // A long list is cut, and the chart shows the marks without their labels.
+    let text = report.to_string();
+    assert!(text.contains("... and 17 more"), "{text}");
+    assert!(text.contains("all 20 during"), "{text}");
+    assert!(text.contains("  marks  "), "{text}");
+    let svg = report.svg();
+    assert_eq!(svg.matches("class=\"mark\"").count(), 40);
+    // Of labels at one place, those that would cover others are left out.
+    let labels = svg.matches("class=\"ink label\"").count();
+    assert!((1..40).contains(&labels), "{labels} labels");
+}
+
+#[tokio::test]
 async fn an_empty_run_can_be_reported() {
     let server = Server::start(serve_hello).await;
     let report = finish(one(&server).requests_each(0)).await;

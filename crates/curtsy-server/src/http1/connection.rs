@@ -8,6 +8,7 @@
 //! - One timer a connection, set anew only when it fires or something nearer is due.
 
 use crate::clock;
+use crate::handshake;
 use crate::http1::deadlines::{self, Due, Situation};
 use crate::http1::refusal::{self, refuse};
 use crate::http1::rules::Refusal;
@@ -41,6 +42,7 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
         since,
         served,
         first,
+        speaks: _,
     } = fresh;
     let entry = Arc::new(Entry::new(arrival, state, since));
     entry.resume_served(served);
@@ -62,6 +64,7 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
             Turn::Resting(resting) => return park(resting, &link),
             Turn::HalfHead(half) => wire = half,
             Turn::Leaving(leaving, unread) => return leave(leaving, unread, &link),
+            Turn::Other(other, first) => return handshake::other(other, first, &link).await,
             Turn::ManyFields(again) => {
                 wide = true;
                 wire = again;
@@ -93,7 +96,7 @@ enum Silence {
 async fn wait(stream: &Stream, link: &Link, mut alarm: Pin<&mut Alarm>) -> Silence {
     poll_fn(|cx| {
         link.entry.watch(cx.waker());
-        let orders = link.worker.shared.orders.current();
+        let orders = link.orders();
         if link.entry.is_killed() || orders & Orders::CUT != 0 {
             return Poll::Ready(Silence::Cut);
         }
@@ -130,7 +133,13 @@ enum Turn {
     ManyFields(Wire),
     /// What came is no request.
     Refused(Wire, Refusal),
+    /// What came is no HTTP/1 either: bytes of something else, all of them.
+    Other(Wire, Bytes),
 }
+
+/// The largest buffer that hyper grows for one direction of a connection, in bytes: enough for a
+/// fast upload, and not what a thousand of them would be remembered for.
+const BUFFER_MOST: usize = 128 << 10;
 
 /// Why hyper was stopped.
 enum Stop {
@@ -152,6 +161,8 @@ async fn converse<S: Service>(
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
+        .max_buf_size(BUFFER_MOST.max(2 * shared.limits.header_bytes))
+        .max_header_size(shared.limits.header_bytes)
         .half_close(shared.manners.on_disconnect == OnDisconnect::Finish);
     if wide {
         builder.max_headers(shared.limits.header_fields);
@@ -166,7 +177,7 @@ async fn converse<S: Service>(
             link.entry.watch(cx.waker());
             watching = true;
         }
-        let orders = shared.orders.current();
+        let orders = link.orders();
         if link.entry.is_killed() || orders & Orders::CUT != 0 {
             return Poll::Ready(Stop::Cut);
         }
@@ -175,6 +186,9 @@ async fn converse<S: Service>(
         }
         if leftover.is_some() {
             discard(&mut leftover, link, cx);
+            if leftover.is_none() && link.is_closing() {
+                Pin::new(&mut connection).graceful_shutdown();
+            }
         }
         if link.has_body_escaped() && orders & (Orders::END_LINGER | Orders::CLOSE_IDLE) != 0 {
             // Only hyper knows whether this one is idle.
@@ -203,6 +217,10 @@ async fn converse<S: Service>(
     };
     let (mut wire, unread) = (parts.io.into_inner(), parts.read_buf);
     match stop {
+        // hyper takes a first read that fails for the end of the input.
+        Stop::Finished(Ok(())) if link.is_head_too_large() => {
+            Turn::Refused(wire, refusal::TOO_LARGE)
+        }
         Stop::Finished(Ok(())) | Stop::Cut => Turn::Ended,
         Stop::Finished(Err(error)) => failed(wire, unread, &error, link, wide),
         Stop::Rest if unread.is_empty() => Turn::Resting(wire),
@@ -259,6 +277,9 @@ fn poll_deadline(link: &Link, mut alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) 
 }
 
 fn failed(mut wire: Wire, unread: Bytes, error: &hyper::Error, link: &Link, wide: bool) -> Turn {
+    if link.entry.served() == 0 && handshake::is_other(&unread, wire.stream().is_tls()) {
+        return Turn::Other(wire, unread);
+    }
     if link.is_head_too_large() {
         return Turn::Refused(wire, refusal::TOO_LARGE);
     }
@@ -266,16 +287,23 @@ fn failed(mut wire: Wire, unread: Bytes, error: &hyper::Error, link: &Link, wide
         tracing::debug!(peer = %link.entry.peer(), %error, "connection failed");
         return Turn::Ended;
     }
-    if error.is_parse_too_large() && !wide && !unread.is_empty() {
+    let head_taken = wire.is_head_taken(unread.len());
+    // To try again with what follows a head would make a request of a body.
+    if error.is_parse_too_large() && !wide && !head_taken {
         wire.reread(unread);
         return Turn::ManyFields(wire);
     }
-    let refusal = refusal::diagnose(error, &unread, wire.scanned());
+    let refusal = refusal::diagnose(error, &unread, wire.scanned(), head_taken);
     Turn::Refused(wire, refusal)
 }
 
 /// Hands the socket to the lot.
 fn park(wire: Wire, link: &Arc<Link>) {
+    if wire.stream().is_tls() {
+        let (stream, seat) = wire.into_stream();
+        link.report();
+        return crate::tls::rest(stream, seat, link.clone());
+    }
     let (bare, seat) = wire.bare();
     let bare = match bare {
         Ok(bare) => bare,
@@ -297,7 +325,7 @@ fn park(wire: Wire, link: &Arc<Link>) {
 /// Whether a connection that waits, with so many bytes of a next head, goes to the heir.
 fn is_leaving(link: &Link, unread: usize) -> bool {
     let worker = &link.worker;
-    worker.shared.orders.has(Orders::HAND_OVER) && worker.way_out.is_open_for(unread)
+    link.orders() & Orders::HAND_OVER != 0 && worker.way_out.is_open_for(unread)
 }
 
 /// Gives the socket to the heir, with the bytes that were read from it.
@@ -359,6 +387,10 @@ fn discard(leftover: &mut Option<Leftover>, link: &Link, cx: &mut Context<'_>) {
             Poll::Pending => return,
             Poll::Ready(Some(Ok(frame))) => {
                 *read += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if frame.is_trailers() {
+                    // Their end is in doubt; see `Body`.
+                    link.close_after_answer(false);
+                }
                 if rest.is_end_stream() {
                     *leftover = None;
                     link.body_ended();
@@ -400,10 +432,12 @@ impl Alarm {
         self.at.is_some_and(|set| set <= at)
     }
 
-    /// Whether it has not gone off yet.
+    /// Whether it has not gone off yet. The timer's clock is finer than ours and may be ahead of
+    /// it: one that has gone off early must be set again, or nobody would wake us.
     #[inline]
     fn is_set_after(&self, now: Moment) -> bool {
         self.at.is_some_and(|set| set > now)
+            && self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
     }
 
     /// Sets it for `at`, if it is not already. Ready if that is past.

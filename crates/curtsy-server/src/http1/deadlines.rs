@@ -41,7 +41,15 @@ pub(crate) struct Situation {
 /// The nearest deadline.
 pub(crate) fn next(limits: &Limits, now: &Situation) -> Option<(Moment, Due)> {
     match now.state {
-        State::New | State::Idle => Some((now.since + limits.park_after, Due::Park)),
+        // The lot ends their patience: they go there before that.
+        State::New => {
+            let patience = now.accepted + limits.header_timeout;
+            Some(((now.since + limits.park_after).min(patience), Due::Park))
+        }
+        State::Idle => {
+            let rest = limits.park_after.min(limits.idle_timeout);
+            Some((now.since + rest, Due::Park))
+        }
         State::Handshake => Some((now.accepted + limits.handshake_timeout, Due::Close)),
         State::Upgraded | State::Closed => None,
         State::Active => active(limits, now),
@@ -135,6 +143,16 @@ mod tests {
         for state in [State::New, State::Idle] {
             let now = situation(state, Stage::Waiting);
             assert_eq!(next(&limits, &now), Some((at(5_100), Due::Park)));
+        }
+        let impatient = Limits {
+            park_after: Duration::from_secs(60),
+            header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(7),
+            ..Limits::default()
+        };
+        for (state, due) in [(State::New, 6_000), (State::Idle, 12_000)] {
+            let now = situation(state, Stage::Waiting);
+            assert_eq!(next(&impatient, &now), Some((at(due), Due::Park)));
         }
         for state in [State::Upgraded, State::Closed] {
             assert_eq!(next(&limits, &situation(state, Stage::Waiting)), None);

@@ -10,4 +10,9 @@ mod scan;
 mod service;
 mod wire;
 
+pub(crate) use answer::Answer;
 pub(crate) use connection::serve;
+pub(crate) use deadlines::{Due, Situation, next as next_deadline};
+pub(crate) use rules::is_host;
+pub(crate) use service::{Answering, Judge};
+pub(crate) use wire::{Wire, poll_discard};

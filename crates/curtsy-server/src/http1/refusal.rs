@@ -23,10 +23,21 @@ pub(crate) const TOO_SLOW: Refusal = Refusal::new(
 );
 
 /// What is wrong with a head that hyper could not parse: `unread` is what it left of it, `framing`
-/// how many of its lines name `Transfer-Encoding` and `Content-Length`.
-pub(crate) fn diagnose(error: &hyper::Error, unread: &[u8], framing: (u8, u8)) -> Refusal {
+/// how many of its lines name `Transfer-Encoding` and `Content-Length`, `head_taken` whether what
+/// is unread comes after it.
+pub(crate) fn diagnose(
+    error: &hyper::Error,
+    unread: &[u8],
+    framing: (u8, u8),
+    head_taken: bool,
+) -> Refusal {
     if error.is_parse_too_large() {
-        return TOO_LARGE;
+        // Of what hyper judges after it took the head, only a length can be too large.
+        return if head_taken && framing.1 > 0 {
+            rules::LENGTH_OUT_OF_RANGE
+        } else {
+            TOO_LARGE
+        };
     }
     if error.is_parse_version_h2() || has_other_version(unread) {
         return VERSION;
@@ -34,8 +45,7 @@ pub(crate) fn diagnose(error: &hyper::Error, unread: &[u8], framing: (u8, u8)) -
     if let Some(refusal) = rules::bad_framing(framing.0, framing.1) {
         return refusal;
     }
-    // hyper takes a head out of its buffer before it judges the framing.
-    if framing.0 == 1 && unread.is_empty() {
+    if framing.0 == 1 && head_taken {
         return rules::unknown_encoding();
     }
     MALFORMED

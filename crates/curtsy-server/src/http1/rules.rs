@@ -2,7 +2,7 @@
 
 use crate::limits::Limits;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
-use http::{Method, StatusCode, Version, request};
+use http::{Method, Request, StatusCode, Version};
 
 /// Why a request is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,16 +33,17 @@ pub(crate) enum Verdict {
 /// Judges a request. `framing_lines` are how many lines of its head name `Transfer-Encoding` and
 /// `Content-Length`, if that is known.
 #[inline]
-pub(crate) fn judge(
-    head: &request::Parts,
+pub(crate) fn judge<B>(
+    request: &Request<B>,
     has_body: bool,
     framing_lines: Option<(u8, u8)>,
     limits: &Limits,
 ) -> Verdict {
-    if let Err(refusal) = host(head) {
+    let headers = request.headers();
+    if let Err(refusal) = host(request) {
         return Verdict::Refuse(refusal);
     }
-    if let Some(expect) = head.headers.get(EXPECT)
+    if let Some(expect) = headers.get(EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
         return Verdict::Refuse(Refusal::new(
@@ -51,13 +52,13 @@ pub(crate) fn judge(
         ));
     }
     if has_body {
-        match body(&head.headers, framing_lines, limits) {
+        match body(headers, framing_lines, limits) {
             Ok(true) => {}
             Ok(false) => return Verdict::ServeAndClose,
             Err(refusal) => return Verdict::Refuse(refusal),
         }
     }
-    if head.method == Method::OPTIONS && head.uri.path() == "*" {
+    if request.method() == Method::OPTIONS && request.uri().path() == "*" {
         return Verdict::Options;
     }
     Verdict::Serve
@@ -65,20 +66,28 @@ pub(crate) fn judge(
 
 /// RFC 9112, section 3.2: exactly one `Host` in HTTP/1.1, and a valid one.
 #[inline]
-fn host(head: &request::Parts) -> Result<(), Refusal> {
+fn host<B>(request: &Request<B>) -> Result<(), Refusal> {
     let bad = |text| Err(Refusal::new(StatusCode::BAD_REQUEST, text));
-    let mut hosts = head.headers.get_all(HOST).iter();
-    match hosts.next() {
-        None if head.version == Version::HTTP_10 => Ok(()),
+    let headers = request.headers();
+    // Cheaper than to count: as many values as names means that no name comes twice.
+    let may_repeat = headers.len() != headers.keys_len();
+    match headers.get(HOST) {
+        None if request.version() == Version::HTTP_10 => Ok(()),
+        // HTTP/2 has `:authority` in its place.
+        None if request.version() == Version::HTTP_2 && request.uri().authority().is_some() => {
+            Ok(())
+        }
         None => bad("the Host header is missing\n"),
-        Some(_) if hosts.next().is_some() => bad("there is more than one Host header\n"),
+        Some(_) if may_repeat && headers.get_all(HOST).iter().count() > 1 => {
+            bad("there is more than one Host header\n")
+        }
         Some(host) if is_host(host.as_bytes()) => Ok(()),
         Some(_) => bad("the Host header is not a host\n"),
     }
 }
 
 /// Whether every byte may stand in `uri-host [":" port]` (RFC 3986, section 3.2.2).
-fn is_host(host: &[u8]) -> bool {
+pub(crate) fn is_host(host: &[u8]) -> bool {
     const MAY: [bool; 256] = {
         let mut may = [false; 256];
         let allowed =
@@ -130,7 +139,11 @@ const BOTH_FRAMINGS: Refusal = Refusal::new(
 );
 const NOT_CHUNKED: Refusal = Refusal::new(
     StatusCode::NOT_IMPLEMENTED,
-    "this server knows no Transfer-Encoding but chunked\n",
+    "this server knows no Transfer-Encoding but chunked, in HTTP/1.1\n",
+);
+pub(crate) const LENGTH_OUT_OF_RANGE: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "the Content-Length is out of range\n",
 );
 
 /// What is wrong with a head that has so many lines of each framing field; for heads that hyper
@@ -155,10 +168,7 @@ fn length(headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     match length {
-        Some(length) if length > MOST => Err(Refusal::new(
-            StatusCode::BAD_REQUEST,
-            "the Content-Length is out of range\n",
-        )),
+        Some(length) if length > MOST => Err(LENGTH_OUT_OF_RANGE),
         Some(length) if limits.request_body_bytes.is_some_and(|most| length > most) => {
             Err(TOO_LARGE)
         }
@@ -187,12 +197,12 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let (head, ()) = request.body(()).unwrap().into_parts();
+        let request = request.body(()).unwrap();
         let limits = Limits {
             request_body_bytes: Some(100),
             ..Limits::default()
         };
-        judge(&head, has_body, Some((1, 0)), &limits)
+        judge(&request, has_body, Some((1, 0)), &limits)
     }
 
     fn status(verdict: Verdict) -> u16 {

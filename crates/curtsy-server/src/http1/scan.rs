@@ -24,8 +24,8 @@ pub(crate) struct Scan {
 
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
 const CONTENT_LENGTH: &[u8] = b"content-length";
-/// The longest name of the two.
-const LONGEST: usize = TRANSFER_ENCODING.len();
+/// The longer name of the two, and what ends it.
+const LONGEST: usize = TRANSFER_ENCODING.len() + 1;
 
 impl Scan {
     /// Looks at the next bytes of the head. What comes after its empty line is not looked at.
@@ -114,9 +114,15 @@ impl Scan {
     }
 }
 
+/// Whether the line's name is that one. A name that only begins like it is another; whatever else
+/// may stand behind a name is counted, for hyper to refuse.
 #[inline]
 fn is_named(line: &[u8], name: &[u8]) -> bool {
-    line.len() >= name.len() && line[..name.len()].eq_ignore_ascii_case(name)
+    line.len() >= name.len()
+        && line[..name.len()].eq_ignore_ascii_case(name)
+        && !line
+            .get(name.len())
+            .is_some_and(|next| next.is_ascii_alphanumeric() || matches!(next, b'-' | b'_'))
 }
 
 #[cfg(test)]
@@ -156,6 +162,8 @@ mod tests {
             "content-length",
             "c",
             "t: content-length: 5",
+            "content-length-hint: 5",
+            "Transfer-Encodings: chunked",
             "a-rather-long-header-name: with a value that goes on and on",
         ]);
         prop::collection::vec(line.prop_map(str::to_owned), 1..12)
@@ -168,7 +176,11 @@ mod tests {
             let text = format!("{}\r\n\r\nTransfer-Encoding: body\r\n", lines.join("\r\n"));
             let bytes = text.as_bytes();
             let count = |name: &str| {
-                lines.iter().filter(|l| l.to_lowercase().starts_with(name)).count()
+                let named = |line: &&String| {
+                    let found = line.split(':').next().map(str::to_lowercase);
+                    found.is_some_and(|found| found == name)
+                };
+                lines.iter().filter(named).count()
             };
             let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
             at.extend([0, bytes.len()]);

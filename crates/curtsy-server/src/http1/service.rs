@@ -46,6 +46,19 @@ impl<S> Judge<S> {
         }
     }
 
+    /// The same, for a stream of the connection.
+    pub(crate) fn for_stream(&self, link: Arc<Link>, seat: Arc<Seat>) -> Self
+    where
+        S: Clone,
+    {
+        Self {
+            service: self.service.clone(),
+            link,
+            extensions: self.extensions.clone(),
+            seat,
+        }
+    }
+
     fn furnish(&self, extensions: &mut Extensions) {
         if let Some(own) = &self.extensions {
             extensions.extend(own.clone());
@@ -65,26 +78,22 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Answering<S> {
         let link = &self.link;
-        let (mut head, incoming) = request.into_parts();
-        let has_body = !incoming.is_end_stream();
-        let target = head.uri.path_and_query().map_or_else(
-            || {
-                head.uri
-                    .authority()
-                    .map_or("", |authority| authority.as_str())
-            },
-            |target| target.as_str(),
-        );
+        let has_body = !request.body().is_end_stream();
+        let uri = request.uri();
+        let target = match uri.path_and_query() {
+            Some(target) => target.as_str(),
+            None => uri.authority().map_or("", |authority| authority.as_str()),
+        };
         let length = if has_body {
-            incoming.size_hint().exact()
+            request.body().size_hint().exact()
         } else {
             None
         };
-        link.called(head.method.as_str(), target.as_bytes(), length);
+        link.called(request.method().as_str(), target.as_bytes(), length);
 
         let limits = &link.worker.shared.limits;
         let lines = link.take_head_seen();
-        match rules::judge(&head, has_body, lines, limits) {
+        match rules::judge(&request, has_body, lines, limits) {
             Verdict::Serve => {}
             Verdict::ServeAndClose => link.close_after_answer(false),
             Verdict::Options if link.worker.shared.manners.service_answers_options_star => {}
@@ -92,36 +101,14 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
             Verdict::Refuse(refusal) => return self.done(Done::Refused(refusal), has_body),
         }
         let manner = Manner {
-            expects_continue: has_body && head.headers.contains_key(EXPECT),
-            is_connect: head.method == Method::CONNECT,
+            expects_continue: has_body && request.headers().contains_key(EXPECT),
+            is_connect: request.method() == Method::CONNECT,
         };
-        self.furnish(&mut head.extensions);
-        let body = Body::incoming(incoming, link.clone());
-        let request = Request::from_parts(head, body);
-
-        let mut service = self.service.clone();
-        let mut noop = Context::from_waker(Waker::noop());
-        let called = catch_unwind(AssertUnwindSafe(|| match service.poll_ready(&mut noop) {
-            Poll::Ready(Ok(())) => State::Called {
-                future: service.call(request),
-            },
-            Poll::Ready(Err(error)) => State::Failed {
-                error: Some(error.into()),
-            },
-            Poll::Pending => State::Waiting {
-                service: Some((service, request)),
-            },
-        }));
-        let state = match called {
-            Ok(state) => state,
-            Err(_) => State::Panicked,
-        };
-        let state = match (link.worker.shared.manners.on_disconnect, state) {
-            (OnDisconnect::Finish, State::Called { future }) => self.detach(future),
-            (_, state) => state,
-        };
+        let mut request = request.map(|incoming| Body::incoming(incoming, link.clone()));
+        self.furnish(request.extensions_mut());
         Answering {
-            state,
+            // A request is large; it is moved as seldom as can be.
+            state: catch_unwind(AssertUnwindSafe(|| self.ask(request))).unwrap_or(State::Panicked),
             manner,
             link: link.clone(),
         }
@@ -129,6 +116,33 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
 }
 
 impl<S: Service> Judge<S> {
+    /// Hands the request to the service, if it is ready.
+    #[inline]
+    fn ask(&self, request: Request<Body>) -> State<S> {
+        let mut service = self.service.clone();
+        let mut noop = Context::from_waker(Waker::noop());
+        match service.poll_ready(&mut noop) {
+            Poll::Ready(Ok(())) => {
+                let future = service.call(request);
+                match self.link.worker.shared.manners.on_disconnect {
+                    OnDisconnect::Cancel => State::Called { future },
+                    OnDisconnect::Finish => self.detach(future),
+                }
+            }
+            Poll::Ready(Err(error)) => State::Failed {
+                error: Some(error.into()),
+            },
+            Poll::Pending => State::Waiting {
+                service: Some(Box::new((service, request))),
+            },
+        }
+    }
+
+    /// An answer past the service.
+    pub(crate) fn refuse(&self, status: StatusCode, text: &'static str) -> Answering<S> {
+        self.done(Done::Refused(Refusal::new(status, text)), false)
+    }
+
     fn done(&self, done: Done, has_body: bool) -> Answering<S> {
         if has_body {
             // Its body was dropped unread, and may be a trap.
@@ -185,7 +199,7 @@ pin_project_lite::pin_project! {
     #[project = StateProjection]
     enum State<S: Service> {
         Called { #[pin] future: S::Future },
-        Waiting { service: Option<(S, Request<Body>)> },
+        Waiting { service: Option<Box<(S, Request<Body>)>> },
         Detached { handle: JoinHandle<Detached<S>> },
         Failed { error: Option<BoxError> },
         Done { done: Done },
@@ -212,12 +226,15 @@ impl<S: Service> Future for Answering<S> {
                     }
                 }
                 StateProjection::Waiting { service } => {
-                    let Some((waiting, _)) = service else {
+                    let Some(waiting) = service else {
                         return Poll::Pending;
                     };
-                    let next = match ready!(waiting.poll_ready(cx)) {
-                        Ok(()) => service.take().map(|(mut service, request)| State::Called {
-                            future: service.call(request),
+                    let next = match ready!(waiting.0.poll_ready(cx)) {
+                        Ok(()) => service.take().map(|waiting| {
+                            let (mut service, request) = *waiting;
+                            State::Called {
+                                future: service.call(request),
+                            }
                         }),
                         Err(error) => Some(State::Failed {
                             error: Some(error.into()),
@@ -264,7 +281,7 @@ fn served<B>(response: Response<B>, manner: Manner, link: &Arc<Link>) -> Respons
     if link.is_body_open() {
         unread(manner, link);
     }
-    let orders = link.worker.shared.orders.current();
+    let orders = link.orders();
     if orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
         link.close_after_answer(false);
     }
@@ -348,7 +365,7 @@ fn options<B>(link: &Arc<Link>) -> Response<Answer<B>> {
     response
         .headers_mut()
         .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    if link.is_closing() || link.worker.shared.orders.has(Orders::DRAIN) {
+    if link.is_closing() || link.orders() & Orders::DRAIN != 0 {
         link.close_after_answer(false);
         set_close(&mut response);
     }

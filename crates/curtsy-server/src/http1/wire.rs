@@ -105,14 +105,34 @@ impl Wire {
         &mut self.stream
     }
 
-    /// How many framing lines the head that was being read has so far.
+    /// How many framing lines the head that was being read has so far; none are known of a head
+    /// that follows another in one read.
     pub(crate) fn scanned(&self) -> (u8, u8) {
+        if !self.link.is_first_of_run() {
+            return (0, 0);
+        }
         (self.scan.transfer_encodings, self.scan.content_lengths)
+    }
+
+    /// Whether hyper, which failed and left so many bytes unread, took the head out of its buffer
+    /// before it judged it: what is left is then no head. Heads that follow others in one read
+    /// cannot be told from what comes after them; for those it is true.
+    pub(crate) fn is_head_taken(&self, unread: usize) -> bool {
+        let behind = self
+            .scan
+            .head_length()
+            .and_then(|head| self.run_bytes.checked_sub(head));
+        !self.link.is_first_of_run() || behind == Some(unread as u64)
     }
 
     /// Takes the socket out: for the lot. Nothing may be unread, unflushed or held.
     pub(crate) fn bare(self) -> (io::Result<Bare>, Arc<Seat>) {
         (self.stream.bare(), self.seat)
+    }
+
+    /// Takes the stream out as it is.
+    pub(crate) fn into_stream(self) -> (Stream, Arc<Seat>) {
+        (self.stream, self.seat)
     }
 
     fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -291,6 +311,11 @@ impl AsyncWrite for Wire {
             }
             ready!(this.poll_flush_held(cx))?;
         }
+        if this.stream.is_tls() {
+            let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+            this.link.write_blocked(flushed.is_pending());
+            ready!(flushed)?;
+        }
         this.link.flushed();
         Poll::Ready(Ok(()))
     }
@@ -298,7 +323,7 @@ impl AsyncWrite for Wire {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_flush_held(cx))?;
-        if this.swallowed {
+        if this.swallowed || this.link.is_head_too_large() {
             // The refusal is still to be written.
             return Poll::Ready(Ok(()));
         }

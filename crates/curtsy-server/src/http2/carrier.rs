@@ -1,0 +1,216 @@
+//! What the parts of one HTTP/2 connection tell each other: the wire below hyper, the streams
+//! above it, and the task that drives them.
+
+use crate::clock;
+use crate::http2::frames::{self, Frame};
+use crate::link::Link;
+use crate::shared::Orders;
+use curtsy_lifecycle::{Event, Moment};
+use slab::Slab;
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Carrier {
+    /// The connection's own; each stream has another.
+    pub(crate) link: Arc<Link>,
+    /// The client's preface and settings are there.
+    greeted: AtomicBool,
+    /// Since when a header block is incomplete; 0 if none is.
+    headers_since: AtomicU64,
+    /// When a part of any answer last went to hyper or to the client.
+    moved_at: AtomicU64,
+    streams: Mutex<Slab<Arc<Link>>>,
+    open: Mutex<Open>,
+}
+
+/// The streams that are open on the wire.
+#[derive(Debug)]
+struct Open {
+    streams: HashSet<u32>,
+    newest: u32,
+    /// What the last GOAWAY said: streams beyond it are not served.
+    last: u32,
+}
+
+impl Carrier {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        Self {
+            link,
+            greeted: AtomicBool::new(false),
+            headers_since: AtomicU64::new(0),
+            moved_at: AtomicU64::new(0),
+            streams: Mutex::default(),
+            open: Mutex::new(Open {
+                streams: HashSet::new(),
+                newest: 0,
+                last: u32::MAX,
+            }),
+        }
+    }
+
+    // ---- what the wire says
+
+    /// The client sent a frame.
+    pub(crate) fn received(&self, frame: Frame, now: Moment) {
+        self.greeted.store(true, Ordering::Relaxed);
+        let headers_since = match (frame.leaves_headers_open(), self.headers_since()) {
+            (false, _) => 0,
+            (true, Some(since)) => since.as_millis(),
+            (true, None) => now.as_millis(),
+        };
+        self.headers_since.store(headers_since, Ordering::Relaxed);
+        match frame.kind {
+            frames::HEADERS => self.opened(frame.stream, now),
+            frames::RST_STREAM => self.closed(frame.stream, now),
+            _ => {}
+        }
+    }
+
+    /// A frame went to the client.
+    pub(crate) fn sent(&self, frame: Frame, now: Moment) {
+        if matches!(frame.kind, frames::DATA | frames::HEADERS) {
+            self.moved_at.store(now.as_millis(), Ordering::Relaxed);
+        }
+        if frame.ends_stream() || frame.kind == frames::RST_STREAM {
+            self.closed(frame.stream, now);
+        } else if frame.kind == frames::GOAWAY {
+            let mut open = self.open();
+            open.last = frame.word & (u32::MAX >> 1);
+            let last = open.last;
+            let before = open.streams.len();
+            open.streams.retain(|stream| *stream <= last);
+            let emptied = before > 0 && open.streams.is_empty();
+            drop(open);
+            if emptied {
+                self.rests(now);
+            }
+        }
+    }
+
+    fn opened(&self, stream: u32, now: Moment) {
+        let mut open = self.open();
+        // Trailers come on streams that were opened before.
+        if stream <= open.newest || stream > open.last {
+            return;
+        }
+        open.newest = stream;
+        open.streams.insert(stream);
+        let is_first = open.streams.len() == 1;
+        drop(open);
+        if is_first {
+            self.link.report();
+            self.link.entry.tell(Event::Bytes, now);
+            self.link.report();
+        }
+    }
+
+    fn closed(&self, stream: u32, now: Moment) {
+        let mut open = self.open();
+        let was_last = open.streams.remove(&stream) && open.streams.is_empty();
+        if was_last && open.streams.capacity() > 32 {
+            open.streams = HashSet::new();
+        }
+        drop(open);
+        if was_last {
+            self.rests(now);
+        }
+    }
+
+    fn rests(&self, now: Moment) {
+        self.link.entry.tell(Event::Answered, now);
+        self.link.report();
+    }
+
+    /// Whether a stream's answer is not wholly written.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.open().streams.is_empty()
+    }
+
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.greeted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn headers_since(&self) -> Option<Moment> {
+        match self.headers_since.load(Ordering::Relaxed) {
+            0 => None,
+            ms => Some(Moment::from_millis(ms)),
+        }
+    }
+
+    // ---- what the streams say
+
+    /// A stream came to the service.
+    pub(crate) fn enter(self: &Arc<Self>, link: Arc<Link>) -> Place {
+        let mut streams = self.streams();
+        let key = streams.insert(link);
+        self.link.entry.multiplex(true);
+        drop(streams);
+        Place {
+            carrier: self.clone(),
+            key,
+        }
+    }
+
+    /// A part of an answer went to hyper, which asks for one when the client's window is open.
+    pub(crate) fn taken(&self) {
+        let now = clock::now().as_millis();
+        self.moved_at.store(now, Ordering::Relaxed);
+    }
+
+    pub(crate) fn moved_at(&self) -> Moment {
+        Moment::from_millis(self.moved_at.load(Ordering::Relaxed))
+    }
+
+    /// Whether no stream is with the service; the rest of their answers may not be written yet.
+    pub(crate) fn has_answered_all(&self) -> bool {
+        self.streams().is_empty()
+    }
+
+    /// Calls `visit` with each stream that is with the service.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Link)) {
+        for (_, link) in self.streams().iter() {
+            visit(link);
+        }
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Slab<Arc<Link>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A stream's place among those of its connection, given up on drop.
+#[derive(Debug)]
+pub(crate) struct Place {
+    carrier: Arc<Carrier>,
+    key: usize,
+}
+
+impl Place {
+    pub(crate) fn carrier(&self) -> &Carrier {
+        &self.carrier
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut streams = self.carrier.streams();
+        let gone = streams.try_remove(self.key);
+        let is_empty = streams.is_empty();
+        if is_empty {
+            // What is left of the answers is the connection's own to tell.
+            self.carrier.link.entry.multiplex(false);
+        }
+        drop(streams);
+        drop(gone);
+        if is_empty && self.carrier.link.orders() & (Orders::DRAIN | Orders::HEIR_SERVES) != 0 {
+            self.carrier.link.entry.wake();
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The task that serves one HTTP/2 connection to its end.
+//!
+//! Invariants:
+//! - The task looks at the server's orders each time it runs, and whoever gives an order wakes it.
+//! - One timer a connection, set anew only when it fires or something nearer is due. Streams are
+//!   looked at only when it fires: none of their deadlines is nearer than the least limit.
+
+use crate::clock;
+use crate::http1::{Due, Situation, next_deadline};
+use crate::http2::carrier::Carrier;
+use crate::http2::service::Streams;
+use crate::http2::wire::Wire;
+use crate::limits::Limits;
+use crate::link::{BodyFault, Link};
+use crate::seat::Seat;
+use crate::service::Service;
+use crate::shared::Orders;
+use crate::stream::{Look, look};
+use crate::worker::{Fresh, Worker};
+use curtsy_lifecycle::{Entry, Moment};
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::fd::AsFd;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// How long a connection without streams may take to answer our GOAWAY before it is closed anyway.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Worker>) {
+    let entry = Arc::new(Entry::new(fresh.arrival, fresh.state, fresh.since));
+    let link = Arc::new(Link::new(entry, worker));
+    let seat = Arc::new(Seat::take(link.clone()));
+    let carrier = Arc::new(Carrier::new(link.clone()));
+    // For looks: hyper keeps the wire to itself.
+    let Ok(socket) = fresh.stream.as_fd().try_clone_to_owned() else {
+        return;
+    };
+    let wire = Wire::new(fresh.stream, carrier.clone(), seat.clone(), fresh.first);
+    let streams = Streams::new(service, carrier.clone(), seat);
+    let builder = builder(&link.worker.shared.limits);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), streams));
+    let mut watch = Watch {
+        carrier: &carrier,
+        goaway_at: None,
+        look_at: None,
+        alarm: None,
+    };
+    poll_fn(|cx| {
+        // Before the orders are looked at: one that comes later wakes us.
+        link.entry.watch(cx.waker());
+        let orders = link.orders();
+        if link.entry.is_killed() || orders & Orders::CUT != 0 {
+            return Poll::Ready(());
+        }
+        if orders & (Orders::DRAIN | Orders::CLOSE_IDLE | Orders::HEIR_SERVES) != 0 {
+            watch.say_goodbye(connection.as_mut());
+        }
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                if let Err(error) = ended {
+                    tracing::debug!(peer = %link.entry.peer(), %error, "connection failed");
+                }
+                return Poll::Ready(());
+            }
+            if orders & Orders::END_LINGER != 0
+                && !carrier.is_greeted()
+                && look(socket.as_fd()) != Look::Bytes
+            {
+                return Poll::Ready(());
+            }
+            match watch.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Verdict::End) => return Poll::Ready(()),
+                Poll::Ready(Verdict::Goodbye) => watch.say_goodbye(connection.as_mut()),
+            }
+        }
+    })
+    .await;
+}
+
+fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let own = &limits.http2;
+    let header_bytes = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .max_concurrent_streams(own.concurrent_streams)
+        .max_header_list_size(header_bytes)
+        .initial_stream_window_size(own.stream_window_bytes)
+        .initial_connection_window_size(own.connection_window_bytes)
+        .max_send_buf_size(own.send_buffer_bytes)
+        .max_pending_accept_reset_streams(own.pending_reset_streams)
+        .max_local_error_reset_streams(own.error_reset_streams);
+    builder
+}
+
+/// What the connection's patience comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is closed as it is.
+    End,
+    /// It is told to go.
+    Goodbye,
+}
+
+struct Watch<'a> {
+    carrier: &'a Carrier,
+    goaway_at: Option<Moment>,
+    /// When the streams are next looked at.
+    look_at: Option<Moment>,
+    alarm: Option<(Moment, Pin<Box<Sleep>>)>,
+}
+
+impl Watch<'_> {
+    fn say_goodbye<S: Service>(
+        &mut self,
+        connection: Pin<&mut http2::Connection<TokioIo<Wire>, Streams<S>, TokioExecutor>>,
+    ) {
+        if self.goaway_at.is_none() {
+            self.goaway_at = Some(clock::now());
+            connection.graceful_shutdown();
+        }
+    }
+
+    /// Looks whether something is due, and sets the alarm for what will be.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
+        loop {
+            let now = clock::now();
+            if self.carrier.is_busy() {
+                if self.look_at.is_none_or(|at| now >= at) && self.look(now) == Some(Verdict::End) {
+                    return Poll::Ready(Verdict::End);
+                }
+            } else {
+                self.look_at = None;
+            }
+            let (at, verdict) = self.next();
+            let nearest = self.look_at.map_or(at, |look_at| look_at.min(at));
+            if now >= at {
+                return Poll::Ready(verdict);
+            }
+            if self.set(nearest, now, cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// The connection's own nearest deadline.
+    fn next(&self) -> (Moment, Verdict) {
+        let (carrier, link) = (self.carrier, &self.carrier.link);
+        let limits = &link.worker.shared.limits;
+        let entry = &link.entry;
+        let mut nearest = (Moment::from_millis(u64::MAX), Verdict::End);
+        let mut bound = |at: Moment, verdict| {
+            if at < nearest.0 {
+                nearest = (at, verdict);
+            }
+        };
+        if !carrier.is_greeted() {
+            bound(entry.since() + limits.handshake_timeout, Verdict::End);
+        }
+        if let Some(since) = carrier.headers_since() {
+            bound(since + limits.header_timeout, Verdict::End);
+        }
+        if let Some(since) = link.shutdown_since() {
+            bound(since + limits.close_linger, Verdict::End);
+        }
+        match (link.write_blocked_since(), carrier.is_busy()) {
+            (Some(since), _) => bound(since + limits.write_stall, Verdict::End),
+            // Nobody but the client can be who is waited for.
+            (None, true) if carrier.has_answered_all() => {
+                let since = carrier.moved_at().max(entry.since());
+                bound(since + limits.write_stall, Verdict::End);
+            }
+            (None, true) => {}
+            (None, false) => match self.goaway_at {
+                Some(at) => bound(at.max(entry.since()) + GOODBYE, Verdict::End),
+                None => bound(entry.since() + limits.idle_timeout, Verdict::Goodbye),
+            },
+        }
+        nearest
+    }
+
+    /// Looks at each stream, and sets the time of the next look.
+    fn look(&mut self, now: Moment) -> Option<Verdict> {
+        let limits = &self.carrier.link.worker.shared.limits;
+        let least = [
+            Some(limits.body_stall),
+            Some(limits.write_stall),
+            limits.read_timeout,
+            limits.write_timeout,
+        ];
+        let mut next = now
+            + least
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap_or(limits.body_stall);
+        let mut verdict = None;
+        self.carrier.for_each(|link| {
+            let Some((at, due)) = next_deadline(limits, &situation(link)) else {
+                return;
+            };
+            if now < at {
+                next = next.min(at);
+                return;
+            }
+            match due {
+                Due::Body => link.body_failed(BodyFault::TimedOut),
+                Due::Answer => {
+                    // One stream may be held back while the client takes others.
+                    let stuck = self.carrier.moved_at() + limits.write_stall;
+                    if now >= stuck || limits.write_timeout.is_some() {
+                        verdict = Some(Verdict::End);
+                    } else {
+                        next = next.min(stuck);
+                    }
+                }
+                Due::Park | Due::Head | Due::Close => {}
+            }
+        });
+        self.look_at = Some(next);
+        verdict
+    }
+
+    fn set(&mut self, at: Moment, now: Moment, cx: &mut Context<'_>) -> Poll<()> {
+        // A little later: the clock ticks coarsely.
+        let wanted = || Instant::now() + at.since(now) + Duration::from_millis(5);
+        let (set, sleep) = self
+            .alarm
+            .get_or_insert_with(|| (at, Box::pin(sleep_until(wanted()))));
+        // Going off too early does no harm.
+        if at < *set || *set <= now {
+            *set = at;
+            sleep.as_mut().reset(wanted());
+        }
+        sleep.as_mut().poll(cx)
+    }
+}
+
+fn situation(link: &Link) -> Situation {
+    let entry = &link.entry;
+    Situation {
+        state: entry.state(),
+        stage: link.stage(),
+        since: entry.since(),
+        accepted: entry.accepted(),
+        is_first: false,
+        head_since: link.head_since(),
+        called_at: link.called_at(),
+        last_read: None,
+        body_open: link.is_body_open(),
+        body_failed: link.body_fault().is_some(),
+        body_waits_since: link.body_waits_since(),
+        write_blocked_since: link.write_blocked_since(),
+        shutdown_since: None,
+    }
+}

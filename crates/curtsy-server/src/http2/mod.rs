@@ -1,0 +1,24 @@
+//! HTTP/2: hyper's connection between a wire that knows its frames and a service that gives each
+//! stream a place in the ledger.
+//!
+//! Invariants:
+//! - A connection is active exactly while a stream is open whose answer is not wholly written, as
+//!   the frames on the wire tell.
+//! - A drain says GOAWAY twice (hyper does): between the two, streams that were on their way are
+//!   still served. Then the connection ends with its last stream, at once if there is none.
+//! - Every wait for the peer has a bound: preface, header blocks, bodies, windows, the answer to
+//!   the GOAWAY's ping.
+//!
+//! Deliberately absent: CONNECT (and with it WebSockets over HTTP/2: browsers use HTTP/1.1 when it
+//! is not offered), server push, and priorities.
+
+mod carrier;
+mod connection;
+mod flood;
+mod frames;
+mod limits;
+mod service;
+mod wire;
+
+pub(crate) use connection::serve;
+pub use limits::Http2Limits;

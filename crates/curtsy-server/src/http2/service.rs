@@ -1,0 +1,148 @@
+//! The service between hyper's HTTP/2 connection and the program: each stream is judged, noted and
+//! answered as a request of HTTP/1 is, with a link, a seat and an entry of its own.
+
+use crate::clock;
+use crate::http1::{Answer, Answering, Judge};
+use crate::http2::carrier::{Carrier, Place};
+use crate::link::Link;
+use crate::seat::Seat;
+use crate::service::{BoxError, Service};
+use curtsy_lifecycle::Entry;
+use http::header::CONNECTION;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// One connection's service.
+pub(crate) struct Streams<S> {
+    judge: Judge<S>,
+    carrier: Arc<Carrier>,
+    seat: Arc<Seat>,
+}
+
+impl<S: Service> Streams<S> {
+    pub(crate) fn new(service: S, carrier: Arc<Carrier>, seat: Arc<Seat>) -> Self {
+        Self {
+            judge: Judge::new(service, carrier.link.clone(), seat.clone()),
+            carrier,
+            seat,
+        }
+    }
+}
+
+impl<S: Service> hyper::service::Service<Request<Incoming>> for Streams<S> {
+    type Response = Response<StreamBody<S::Body>>;
+    type Error = Infallible;
+    type Future = StreamAnswering<S>;
+
+    fn call(&self, request: Request<Incoming>) -> StreamAnswering<S> {
+        let now = clock::now();
+        let connection = &self.carrier.link.entry;
+        let entry = Arc::new(Entry::stream(connection, now));
+        entry.resume_served(connection.served());
+        connection.resume_served(connection.served() + 1);
+        let link = Arc::new(Link::new(entry, self.carrier.link.worker.clone()));
+        link.bytes_read(now);
+        let seat = Arc::new(Seat::take_for_stream(link.clone(), self.seat.clone()));
+        let place = self.carrier.enter(link.clone());
+        let judge = self.judge.for_stream(link.clone(), seat.clone());
+        let inner = match *request.method() {
+            Method::CONNECT => judge.refuse(
+                StatusCode::NOT_IMPLEMENTED,
+                "this server offers no CONNECT over HTTP/2\n",
+            ),
+            _ => hyper::service::Service::call(&judge, request),
+        };
+        StreamAnswering {
+            inner,
+            kept: Some(Kept { link, place, seat }),
+        }
+    }
+}
+
+/// What a stream holds for as long as it is with us. In this order: the link is out of the list
+/// before the seat leaves the ledger.
+struct Kept {
+    link: Arc<Link>,
+    place: Place,
+    #[allow(dead_code, reason = "held for what its drop does")]
+    seat: Arc<Seat>,
+}
+
+pin_project_lite::pin_project! {
+    /// An answer in the making.
+    pub(crate) struct StreamAnswering<S: Service> {
+        #[pin]
+        inner: Answering<S>,
+        kept: Option<Kept>,
+    }
+}
+
+impl<S: Service> Future for StreamAnswering<S> {
+    type Output = Result<Response<StreamBody<S::Body>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = match ready!(this.inner.poll(cx)) {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        // It means nothing here; the connection goes on, or GOAWAY has told.
+        response.headers_mut().remove(CONNECTION);
+        let kept = this.kept.take();
+        Poll::Ready(Ok(response.map(|inner| StreamBody { inner, kept })))
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The body of an answer on its way to hyper, which asks for the next part of it when the
+    /// client has room for more.
+    pub(crate) struct StreamBody<B> {
+        #[pin]
+        inner: Answer<B>,
+        kept: Option<Kept>,
+    }
+}
+
+impl<B> Body for StreamBody<B>
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    type Data = <Answer<B> as Body>::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
+        let this = self.project();
+        let polled = this.inner.poll_frame(cx);
+        if let Some(kept) = this.kept {
+            kept.place.carrier().taken();
+            let part = match &polled {
+                Poll::Ready(Some(Ok(frame))) => frame.data_ref(),
+                Poll::Ready(_) | Poll::Pending => None,
+            };
+            if let Some(part) = part {
+                kept.link.entry.add_sent(bytes::Buf::remaining(part));
+            }
+            // From here on it is the client who is waited for, or the service.
+            kept.link.write_blocked(false);
+            kept.link.write_blocked(part.is_some());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

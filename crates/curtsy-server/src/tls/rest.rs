@@ -1,0 +1,149 @@
+//! An encrypted connection that waits for its client: a small task without protocol state or
+//! buffers, for a session cannot be a bare descriptor.
+//!
+//! The rules are the lot's: it is closed only after a look, and what has arrived is served.
+
+use crate::clock;
+use crate::link::Link;
+use crate::seat::Seat;
+use crate::shared::Orders;
+use crate::stream::{Look, Stream, look};
+use crate::worker::{Fresh, Speaks};
+use bytes::Bytes;
+use curtsy_lifecycle::{Moment, State};
+use std::future::{Future, poll_fn};
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+/// How much of what arrives is read here; the rest stays with the stream.
+const FIRST: usize = 1024;
+
+/// How the rest ended.
+enum Awake {
+    /// A request arrives; its first bytes.
+    Bytes(Bytes),
+    /// The client has gone, or the server cuts it off.
+    Gone,
+    /// Nobody waits for it any longer.
+    Dismissed,
+}
+
+/// Keeps a waiting connection until its client speaks or its time is over.
+pub(crate) fn rest(stream: Stream, seat: Arc<Seat>, link: Arc<Link>) {
+    let handle = link.worker.handle.clone();
+    drop(handle.spawn(keep(stream, seat, link)));
+}
+
+async fn keep(mut stream: Stream, seat: Arc<Seat>, link: Arc<Link>) {
+    let awake = {
+        let mut resting = Resting {
+            partial_since: None,
+            alarm: None,
+        };
+        poll_fn(|cx| resting.poll(&mut stream, &link, cx)).await
+    };
+    match awake {
+        Awake::Bytes(first) => {
+            let entry = &link.entry;
+            let fresh = Fresh {
+                stream,
+                arrival: entry.arrival().clone(),
+                state: entry.state(),
+                since: entry.since(),
+                served: entry.served(),
+                first,
+                speaks: Speaks::Http1,
+            };
+            if let Some(seat) = Arc::into_inner(seat) {
+                link.worker.launch(fresh);
+                seat.give_up();
+            }
+        }
+        Awake::Gone => {}
+        Awake::Dismissed => {
+            let goodbye = Box::pin(timeout(
+                link.worker.shared.limits.close_linger,
+                stream.shutdown(),
+            ));
+            // It is closed either way.
+            let _ = goodbye.await;
+        }
+    }
+}
+
+struct Resting {
+    /// Since when part of a record is there.
+    partial_since: Option<Moment>,
+    alarm: Option<(Moment, Pin<Box<Sleep>>)>,
+}
+
+impl Resting {
+    fn poll(&mut self, stream: &mut Stream, link: &Link, cx: &mut Context<'_>) -> Poll<Awake> {
+        // Before the orders are looked at: one that comes later wakes us.
+        link.entry.watch(cx.waker());
+        let orders = link.orders();
+        if link.entry.is_killed() || orders & Orders::CUT != 0 {
+            return Poll::Ready(Awake::Gone);
+        }
+        let mut first = [0u8; FIRST];
+        let mut buf = ReadBuf::new(&mut first);
+        match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
+            Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(Awake::Dismissed),
+            Poll::Ready(Ok(())) => {
+                return Poll::Ready(Awake::Bytes(Bytes::copy_from_slice(buf.filled())));
+            }
+            Poll::Ready(Err(_)) => return Poll::Ready(Awake::Gone),
+            Poll::Pending => {}
+        }
+        let now = clock::now();
+        self.partial_since = match stream.is_amid_record() {
+            true => self.partial_since.or(Some(now)),
+            false => None,
+        };
+        let leave = orders & (Orders::END_LINGER | Orders::CLOSE_IDLE) != 0;
+        let until = self.patience(link, leave);
+        if now >= until {
+            // The runtime may not have been told yet of what has arrived; it will be.
+            if self.partial_since.is_none() && look(stream.as_fd()) == Look::Bytes {
+                return self.set(now + Duration::from_millis(100), now, cx);
+            }
+            return Poll::Ready(Awake::Dismissed);
+        }
+        self.set(until, now, cx)
+    }
+
+    /// When it is closed unless something arrives.
+    fn patience(&self, link: &Link, leave: bool) -> Moment {
+        let limits = &link.worker.shared.limits;
+        let entry = &link.entry;
+        match (self.partial_since, entry.state()) {
+            // A request has begun.
+            (Some(since), _) => since + limits.header_timeout,
+            (None, State::New) if leave => entry.since() + limits.close_linger,
+            (None, _) if leave => Moment::from_millis(0),
+            (None, State::New) => entry.accepted() + limits.header_timeout,
+            (None, _) => entry.since() + limits.idle_timeout,
+        }
+    }
+
+    fn set(&mut self, at: Moment, now: Moment, cx: &mut Context<'_>) -> Poll<Awake> {
+        // A little later: the clock ticks coarsely.
+        let wanted = || Instant::now() + at.since(now) + Duration::from_millis(5);
+        let (set, sleep) = self
+            .alarm
+            .get_or_insert_with(|| (at, Box::pin(sleep_until(wanted()))));
+        if *set != at {
+            *set = at;
+            sleep.as_mut().reset(wanted());
+        }
+        if sleep.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,149 @@
+//! What the server sees to in answers: bodies that must not be there, `Date`, failures and panics
+//! of the service, `OPTIONS *`.
+
+mod support;
+
+use support::{request, serve, serve_with};
+
+#[tokio::test]
+async fn head_204_and_304_carry_no_body() {
+    let server = serve().await;
+    let mut client = server.client().await;
+    for _ in 0..2 {
+        client.send(request("HEAD", "/big?bytes=1000")).await;
+        let answer = client.answer_to("HEAD").await;
+        assert_eq!(answer.header("content-length"), Some("1000"), "{answer:?}");
+        for status in [204, 304] {
+            let answer = client.get(&format!("/{status}")).await;
+            assert_eq!(answer.status, status);
+            assert!(answer.header("date").is_some(), "{answer:?}");
+        }
+        // If a body had been there, this would not be the next answer.
+        client.get("/next").await.is(200, "hello from /next");
+    }
+    // Refusals of HEAD have none either, or the connection could not be read on; it closes.
+    client
+        .send("HEAD / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n")
+        .await;
+    let answer = client.answer_to("HEAD").await;
+    assert_eq!(answer.status, 417);
+    client.ends().await;
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn date_is_always_there() {
+    let server = serve().await;
+    let mut client = server.client().await;
+    for target in ["/", "/big?bytes=100000", "/204", "/304", "/error"] {
+        let mut one = server.client().await;
+        let answer = one.get(target).await;
+        let date = answer.header("date").unwrap().to_owned();
+        assert!(date.ends_with(" GMT") && date.len() == 29, "{date}");
+    }
+    client.send("nonsense\r\n\r\n").await;
+    assert!(client.answer().await.header("date").is_some());
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn options_star_is_answered_by_the_server() {
+    let server = serve().await;
+    let mut client = server.client().await;
+    for _ in 0..3 {
+        client.send(request("OPTIONS", "*")).await;
+        let answer = client.answer().await;
+        answer.is(200, "").and_keeps_alive();
+        assert_eq!(answer.header("content-length"), Some("0"));
+        assert!(answer.header("date").is_some());
+    }
+    assert!(server.app.seen().is_empty());
+    client.send(request("OPTIONS", "/here")).await;
+    client.answer().await.is(200, "hello from /here");
+    server.drain().await;
+
+    let server = serve_with(|builder| builder.service_answers_options_star(true)).await;
+    let mut client = server.client().await;
+    client.send(request("OPTIONS", "*")).await;
+    client.answer().await.is(200, "the service's options");
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn a_panic_before_the_first_byte_is_500() {
+    let server = serve().await;
+    for fields in ["", "Content-Length: 3\r\n"] {
+        let mut client = server.client().await;
+        let body = if fields.is_empty() { "" } else { "abc" };
+        client
+            .send(format!(
+                "POST /panic HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}"
+            ))
+            .await;
+        client
+            .answer()
+            .await
+            .is(500, "internal server error\n")
+            .and_closes();
+        client.ends().await;
+        server.serves_others().await;
+    }
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn a_panic_after_the_first_byte_cuts_the_connection() {
+    let server = serve().await;
+    let mut client = server.client().await;
+    client.send(request("GET", "/panic-late?now")).await;
+    let head = client.head().await;
+    assert_eq!(
+        (head.status, head.header("transfer-encoding")),
+        (200, Some("chunked"))
+    );
+    assert_eq!(client.take(15).await, b"A\r\nsome of it\r\n");
+    server.app.open("now");
+    client.is_cut().await;
+    server.serves_others().await;
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn an_error_of_the_service_is_500() {
+    let server = serve().await;
+    let mut client = server.client().await;
+    client.send(request("GET", "/error")).await;
+    client
+        .answer()
+        .await
+        .is(500, "internal server error\n")
+        .and_closes();
+    client.ends().await;
+    server.serves_others().await;
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn http_1_0_closes_unless_asked_to_stay() {
+    let server = serve().await;
+    let mut client = server.client().await;
+    client
+        .send("GET /old HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        .await;
+    client.answer().await.is(200, "hello from /old");
+    client.send("GET /old HTTP/1.0\r\n\r\n").await;
+    client.answer().await.is(200, "hello from /old");
+    client.ends().await;
+
+    let mut client = server.client().await;
+    client
+        .send("GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
+    client
+        .answer()
+        .await
+        .is(200, "hello from /last")
+        .and_closes();
+    client.ends().await;
+    server.drain().await;
+}

@@ -1,0 +1,253 @@
+//! Requests sent before their predecessors are answered: every one is answered, in order, and no
+//! answer waits for what its client may never send.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
+mod support;
+
+use proptest::prelude::{Strategy, prop};
+use proptest::test_runner::{Config, TestRunner};
+use support::{Running, ms, request, serve};
+
+#[tokio::test]
+async fn sixteen_requests_in_one_write_get_sixteen_answers_in_order() {
+    let server = serve().await;
+    let mut client = server.client().await;
+    for round in 0..5 {
+        let target = |n| format!("/{round}-{n}");
+        let all: String = (0..16).map(|n| request("GET", &target(n))).collect();
+        client.send(all).await;
+        for n in 0..16 {
+            let expected = format!("hello from {}", target(n));
+            client.answer().await.is(200, &expected).and_keeps_alive();
+        }
+    }
+    server.until("idle", |now| now.counts.idle == 1).await;
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn fast_and_slow_handlers_keep_their_order() {
+    let server = serve().await;
+    let mut client = server.client().await;
+    let slow = [0, 30, 1, 0, 20, 0, 0, 5];
+    let all: String = slow
+        .iter()
+        .map(|ms| match ms {
+            0 => request("GET", "/fast"),
+            ms => request("GET", &format!("/slow?ms={ms}")),
+        })
+        .collect();
+    client.send(all).await;
+    for ms in slow {
+        match ms {
+            0 => client
+                .answer()
+                .await
+                .is(200, "hello from /fast")
+                .and_keeps_alive(),
+            ms => client
+                .answer()
+                .await
+                .is(200, &format!("slept {ms}"))
+                .and_keeps_alive(),
+        };
+    }
+    server.drain().await;
+}
+
+/// What may come behind whole requests and never go on.
+const UNFINISHED: [&str; 7] = [
+    "G",
+    "GET /half HTTP/1.1",
+    "GET /half HTTP/1.1\r\nHost: a\r\n",
+    "GET /half HTTP/1.1\r\nHost: a\r\n\r",
+    "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n",
+    "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe",
+    "POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe",
+];
+
+#[tokio::test]
+async fn half_a_request_behind_others_does_not_hold_back_their_answers() {
+    let server = serve().await;
+    for half in UNFINISHED {
+        for count in [1, 2, 3, 16] {
+            let mut client = server.client().await;
+            let whole = request("GET", "/whole").repeat(count);
+            client.send(format!("{whole}{half}")).await;
+            for _ in 0..count {
+                client.answer().await.is(200, "hello from /whole");
+            }
+        }
+    }
+    server.until("gone", |now| now.counts.total() == 0).await;
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn half_a_head_behind_others_is_finished_later() {
+    let server = serve().await;
+    let head = request("GET", "/late");
+    for cut in 1..head.len() {
+        let mut client = server.client().await;
+        let (half, rest) = head.split_at(cut);
+        client
+            .send(format!("{0}{0}{half}", request("GET", "/whole")))
+            .await;
+        client.answer().await.is(200, "hello from /whole");
+        client.answer().await.is(200, "hello from /whole");
+        client
+            .send(format!("{rest}{}", request("GET", "/last")))
+            .await;
+        client
+            .answer()
+            .await
+            .is(200, "hello from /late")
+            .and_keeps_alive();
+        client
+            .answer()
+            .await
+            .is(200, "hello from /last")
+            .and_keeps_alive();
+    }
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_waits_does_not_hold_back_earlier_answers() {
+    let server = serve().await;
+    let mut client = server.client().await;
+    let all = [
+        request("GET", "/a"),
+        request("GET", "/b"),
+        request("GET", "/gate?shut"),
+        request("GET", "/c"),
+    ];
+    client.send(all.concat()).await;
+    client.answer().await.is(200, "hello from /a");
+    client.answer().await.is(200, "hello from /b");
+    assert_eq!(server.app.targets().last().unwrap(), "/gate?shut");
+    server.app.open("shut");
+    client.answer().await.is(200, "through shut");
+    client.answer().await.is(200, "hello from /c");
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn a_streamed_answer_goes_out_while_requests_wait_behind_it() {
+    let server = serve().await;
+    let mut client = server.client().await;
+    let all = [
+        request("GET", "/a"),
+        request("GET", "/stream?tap"),
+        request("GET", "/b"),
+    ];
+    client.send(all.concat()).await;
+    client.answer().await.is(200, "hello from /a");
+    let head = client.head().await;
+    assert_eq!(head.header("transfer-encoding"), Some("chunked"));
+    assert_eq!(client.take(11).await, b"6\r\nbegun \r\n");
+    server.app.open("tap");
+    assert_eq!(client.take(15).await, b"5\r\nended\r\n0\r\n\r\n");
+    client.answer().await.is(200, "hello from /b");
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn large_answers_keep_their_order() {
+    let server = serve().await;
+    let mut client = server.client().await;
+    let sizes = [10, 70_000, 1, 200_000, 40_000, 40_000, 0, 65_000];
+    let all: String = sizes
+        .iter()
+        .map(|size| request("GET", &format!("/big?bytes={size}")))
+        .collect();
+    client.send(all).await;
+    for size in sizes {
+        let answer = client.answer().await;
+        assert_eq!(answer.body, vec![b'x'; size]);
+    }
+    server.drain().await;
+}
+
+/// Requests of several kinds; each is answered with the same bytes wherever it stands.
+const KINDS: [&str; 9] = [
+    "GET /get HTTP/1.1\r\nHost: a\r\n\r\n",
+    "HEAD /big?bytes=9 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /204 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /slow?ms=2 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /big?bytes=30000 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\nhello\r\n\r\nyou",
+    "POST /refuse-body HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\nignored",
+    "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /nine HTTP/1.1\r\nHost: a\r\nX-Long: 0123456789012345678901234567890123456789\r\n\r\n",
+];
+
+const LAST: &str = "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+fn without_dates(answers: &[u8]) -> String {
+    let text = String::from_utf8_lossy(answers);
+    let lines = text.split_inclusive("\r\n");
+    lines.filter(|line| !line.starts_with("date: ")).collect()
+}
+
+async fn exchange(server: &Running, bytes: &str, cuts: &[usize], pause: bool) -> String {
+    let mut client = server.client().await;
+    let mut at = 0;
+    for cut in cuts.iter().copied().chain([bytes.len()]) {
+        client.send(&bytes[at..cut]).await;
+        at = cut;
+        if pause {
+            tokio::time::sleep(ms(1)).await;
+        } else {
+            tokio::task::yield_now().await;
+        }
+    }
+    without_dates(&client.read_to_end().await.unwrap())
+}
+
+#[test]
+fn however_a_stream_of_requests_is_cut_its_answers_are_the_same_bytes() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let server = runtime.block_on(serve());
+    let alone = |kind: &str| {
+        let both = runtime.block_on(exchange(&server, &format!("{kind}{LAST}"), &[], true));
+        let last = runtime.block_on(exchange(&server, LAST, &[], true));
+        both.strip_suffix(&last).unwrap().to_owned()
+    };
+    let alone: Vec<String> = KINDS.iter().map(|kind| alone(kind)).collect();
+    let last = runtime.block_on(exchange(&server, LAST, &[], true));
+
+    let streams = (
+        prop::collection::vec(0..KINDS.len(), 1..20),
+        prop::collection::vec(proptest::prelude::any::<prop::sample::Index>(), 0..12),
+        proptest::prelude::any::<bool>(),
+    );
+    let streams = streams.prop_map(|(kinds, cuts, pause)| {
+        let bytes: String = kinds.iter().map(|kind| KINDS[*kind]).collect();
+        let bytes = bytes + LAST;
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+        cuts.sort_unstable();
+        (kinds, bytes, cuts, pause)
+    });
+    let mut runner = TestRunner::new(Config {
+        cases: 150,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    runner
+        .run(&streams, |(kinds, bytes, cuts, pause)| {
+            let expected: String = kinds.iter().map(|kind| alone[*kind].as_str()).collect();
+            let answers = runtime.block_on(exchange(&server, &bytes, &cuts, pause));
+            proptest::prop_assert_eq!(answers, expected + &last);
+            Ok(())
+        })
+        .unwrap();
+    runtime.block_on(server.drain());
+}

@@ -1,0 +1,14 @@
+//! TLS, HTTP/2, the detection of either, and switching between them: over real sockets, with
+//! clients that see bytes and with those that people use.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::large_futures,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
+mod http2;
+mod support;
+mod switching;
+mod tls;
+mod tools;
