@@ -146,6 +146,11 @@ impl Drain {
         self.phase
     }
 
+    /// Drains without being a lame duck first: another process serves already.
+    pub fn skip_lame_duck(&mut self) {
+        self.policy.lame_duck = Duration::ZERO;
+    }
+
     /// The policy it follows.
     pub fn policy(&self) -> &DrainPolicy {
         &self.policy
@@ -404,6 +409,17 @@ mod tests {
         // Too late to be recalled.
         assert_eq!(drain.step(DrainEvent::Recall, at(11_001)), []);
         assert_eq!(drain.deadline(), Some(at(41_000)));
+    }
+
+    #[test]
+    fn a_server_with_an_heir_is_no_lame_duck() {
+        let mut drain = serving(DrainPolicy {
+            lame_duck: Duration::from_secs(5),
+            ..DrainPolicy::default()
+        });
+        drain.skip_lame_duck();
+        assert_eq!(drain.step(Shutdown, at(10)), [StopAccepting]);
+        assert_eq!(drain.phase(), Phase::Draining);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) enum Accepting {
     Yes,
     /// Take what is queued, close, and end.
     Stop,
+    /// Close and end: what is queued is the heir's.
+    HandOver,
 }
 
 enum Socketed {
@@ -81,6 +83,9 @@ impl Acceptor {
             let accepted = tokio::select! {
                 biased;
                 () = stopped(&mut orders) => {
+                    if *orders.borrow() == Accepting::HandOver {
+                        return Ok(());
+                    }
                     return self.empty_queue().await;
                 }
                 accepted = self.accept() => accepted,
@@ -208,7 +213,7 @@ impl Acceptor {
 
 /// Waits for the order to stop; an order that cannot come any more is one.
 async fn stopped(orders: &mut watch::Receiver<Accepting>) {
-    drop(orders.wait_for(|order| *order == Accepting::Stop).await);
+    drop(orders.wait_for(|order| *order != Accepting::Yes).await);
 }
 
 /// The IPv4 address of a client that came over an IPv6 socket.

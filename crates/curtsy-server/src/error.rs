@@ -25,6 +25,7 @@ pub(crate) enum Kind {
     Accept,
     Config,
     Runtime,
+    Restart,
     Certificate,
     Control,
 }
@@ -60,7 +61,8 @@ impl Error {
         self.kind == Kind::Bind
     }
 
-    /// Inherited descriptors were promised and are not there or not listening sockets.
+    /// Inherited descriptors were promised and are not there or not listening sockets, or the
+    /// process before this one could not hand over.
     pub fn is_inherit(&self) -> bool {
         self.kind == Kind::Inherit
     }
@@ -78,6 +80,11 @@ impl Error {
     /// An option is out of its range or two of them contradict each other.
     pub fn is_config(&self) -> bool {
         self.kind == Kind::Config
+    }
+
+    /// A restart failed; the old process goes on serving.
+    pub fn is_restart(&self) -> bool {
+        self.kind == Kind::Restart
     }
 
     /// A certificate or its key cannot be used: it does not parse, they do not fit each other, it

@@ -8,6 +8,7 @@
 //! answer was wholly flushed and its request's body read to its end.
 
 use crate::clock;
+use crate::shared::Orders;
 use crate::worker::Worker;
 use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, State, Step};
 use hyper::body::Incoming;
@@ -143,7 +144,26 @@ impl Link {
     /// The standing orders: to all of the server's connections, and to those of its origin.
     #[inline]
     pub(crate) fn orders(&self) -> u32 {
-        self.worker.shared.orders.current() | self.entry.origin().orders()
+        let orders = self.worker.shared.orders.current() | self.entry.origin().orders();
+        if orders & Orders::HAND_OVER == 0 {
+            return orders;
+        }
+        self.orders_beside_heir(orders)
+    }
+
+    /// What the orders mean for this connection while there is an heir.
+    #[cold]
+    fn orders_beside_heir(&self, orders: u32) -> u32 {
+        let stays = self.entry.arrival().tls;
+        if orders & Orders::DRAIN != 0 {
+            orders & !Orders::HAND_OVER
+        } else if stays && orders & Orders::HEIR_SERVES != 0 {
+            orders & !Orders::HAND_OVER | Orders::DRAIN
+        } else if stays {
+            orders & !Orders::HAND_OVER
+        } else {
+            orders
+        }
     }
 
     pub(crate) fn info(&self) -> ConnectionInfo {

@@ -10,9 +10,10 @@
 
 use crate::address::ListenAddress;
 use crate::error::{Error, Kind};
-use crate::mode::{Asked, Mode, PlainOnTls};
+use crate::mode::{Asked, Mode, ModeName, PlainOnTls};
 use crate::proxy::ProxyPeers;
 use crate::tls::TlsConfig;
+use curtsy_handover::InheritedListener;
 use curtsy_lifecycle::Address;
 use rustix::fs::{FileType, Mode as FileMode, chmod, fchmod, stat, unlink};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
@@ -57,7 +58,7 @@ impl Listener {
     /// # Errors
     /// As when a server is built: what cannot be bound, with the way out, and a name used twice.
     pub fn bind(wanted: Vec<ListenOn>) -> Result<Vec<Self>, Error> {
-        bind_all(wanted, 1)
+        bind_all(wanted, 1, None)
     }
 
     /// Its name.
@@ -232,7 +233,14 @@ impl From<OwnedFd> for ListenOn {
 }
 
 /// Binds everything asked for, `sockets` sockets to each TCP address. All or nothing.
-pub(crate) fn bind_all(wanted: Vec<ListenOn>, sockets: usize) -> Result<Vec<Listener>, Error> {
+///
+/// What another process handed over under the same name is taken instead, if its address is still
+/// the one asked for; what nobody asks for is left in `heirlooms`.
+pub(crate) fn bind_all(
+    wanted: Vec<ListenOn>,
+    sockets: usize,
+    mut heirlooms: Option<&mut Vec<InheritedListener>>,
+) -> Result<Vec<Listener>, Error> {
     let mut bound: Vec<Listener> = Vec::new();
     for on in wanted {
         let position = bound.len() + 1;
@@ -240,6 +248,12 @@ pub(crate) fn bind_all(wanted: Vec<ListenOn>, sockets: usize) -> Result<Vec<List
             1 => "main".to_owned(),
             n => format!("listener-{n}"),
         });
+        if let Some(heirlooms) = heirlooms.as_deref_mut()
+            && let Some(taken) = take(heirlooms, &name, &on.source, &on.asked)?
+        {
+            bound.extend(taken);
+            continue;
+        }
         let before = bound.len();
         match on.source {
             Source::Address(address) => bound.push(bind(name, &address?, sockets)?),
@@ -266,7 +280,120 @@ pub(crate) fn bind_all(wanted: Vec<ListenOn>, sockets: usize) -> Result<Vec<List
     Ok(bound)
 }
 
+/// What was handed over for this wish.
+fn take(
+    heirlooms: &mut Vec<InheritedListener>,
+    name: &str,
+    source: &Source,
+    asked: &Asked,
+) -> Result<Option<Vec<Listener>>, Error> {
+    let resume = |heirloom: InheritedListener| resume(heirloom, asked);
+    if matches!(source, Source::Inherited) {
+        // The service manager's sockets come through the first process.
+        let all = heirlooms.drain(..).map(resume).collect::<Result<_, _>>()?;
+        return Ok(Some(all));
+    }
+    let Some(at) = heirlooms.iter().position(|found| found.name == name) else {
+        return Ok(None);
+    };
+    let found = resume(heirlooms.swap_remove(at))?;
+    let fits = match source {
+        Source::Address(Ok(address)) => is_at(&found.local, address)?,
+        // What the program holds in its hands is the address it wants.
+        Source::Address(Err(_)) => false,
+        Source::Socket(_) | Source::Inherited => true,
+    };
+    if !fits {
+        tracing::warn!(
+            name,
+            "the listener has another address now; the old one is closed"
+        );
+    }
+    Ok(fits.then(|| vec![found]))
+}
+
+/// Whether a listener that has `local` is what `address` asks for.
+fn is_at(local: &Address, address: &ListenAddress) -> Result<bool, Error> {
+    let found = match (local, address) {
+        (Address::Unix(Some(local)), ListenAddress::Unix { path, .. }) => return Ok(local == path),
+        (Address::Tcp(local), ListenAddress::Tcp(_) | ListenAddress::Name(..)) => local,
+        (Address::Unix(_), _) | (Address::Tcp(_), ListenAddress::Unix { .. }) => return Ok(false),
+    };
+    let is_same = |wanted: &SocketAddr| {
+        let everywhere = wanted.ip().is_unspecified() && found.ip().is_unspecified();
+        (everywhere || wanted.ip() == found.ip())
+            && (wanted.port() == 0 || wanted.port() == found.port())
+    };
+    Ok(address.resolve()?.iter().any(is_same))
+}
+
+/// A listener of the process before this one. Its path stays that one's for now.
+fn resume(heirloom: InheritedListener, asked: &Asked) -> Result<Listener, Error> {
+    let InheritedListener {
+        name,
+        sockets,
+        mode,
+        ..
+    } = heirloom;
+    let mut listeners = sockets
+        .into_iter()
+        .map(|socket| adopt(name.clone(), Socket::from(socket)))
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter();
+    let mut listener = listeners.next().ok_or_else(|| {
+        Error::new(
+            Kind::Inherit,
+            format!("listener {name} came without a socket"),
+        )
+    })?;
+    listener.sockets.extend(listeners.flat_map(|l| l.sockets));
+    listener.asked = as_it_was(asked.clone(), &listener.name, &mode);
+    if let Address::Unix(Some(path)) = &listener.local {
+        // One that cannot be found is nobody's to remove.
+        listener.path = BoundPath::of(path).ok();
+        listener.disown();
+    }
+    Ok(listener)
+}
+
+/// What is asked of a listener, in the mode that it was switched to before.
+fn as_it_was(mut asked: Asked, name: &str, mode: &str) -> Asked {
+    // A mode that only a later version knows is no reason not to serve.
+    let was = mode.parse().unwrap_or(asked.mode.name());
+    if was == asked.mode.name() {
+        return asked;
+    }
+    let config = asked.mode.tls().cloned().or(asked.reserve.clone());
+    match (was, config) {
+        (ModeName::Plain, config) => (asked.mode, asked.reserve) = (Mode::Plain, config),
+        (ModeName::Tls, Some(config)) => asked.mode = Mode::Tls(config),
+        (ModeName::Both, Some(config)) => asked.mode = Mode::Both(config),
+        (ModeName::Tls | ModeName::Both, None) => {
+            tracing::warn!(
+                name,
+                mode,
+                "no certificate to go on with the listener's mode"
+            );
+        }
+    }
+    asked
+}
+
 impl Listener {
+    /// Leaves the path to the process that has the listener now.
+    pub(crate) fn disown(&mut self) {
+        if let Some(path) = &mut self.path {
+            path.ours = false;
+        }
+    }
+
+    /// The path goes with this process's listener from now on.
+    pub(crate) fn own(&mut self) {
+        if let Some(path) = &mut self.path {
+            path.ours = true;
+        }
+    }
+
     /// Tells the kernel to take no new connection, so that the queue can be emptied for good.
     ///
     /// For TCP a socket filter drops packets that would open a connection; the handshakes under
@@ -548,6 +675,8 @@ struct BoundPath {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// False while, or since, another process answers for it.
+    ours: bool,
 }
 
 impl BoundPath {
@@ -559,12 +688,16 @@ impl BoundPath {
             path,
             device: stat.st_dev,
             inode: stat.st_ino,
+            ours: true,
         })
     }
 }
 
 impl Drop for BoundPath {
     fn drop(&mut self) {
+        if !self.ours {
+            return;
+        }
         let ours = stat(&self.path)
             .is_ok_and(|stat| stat.st_dev == self.device && stat.st_ino == self.inode);
         if ours && let Err(error) = unlink(&self.path) {
@@ -585,7 +718,7 @@ mod tests {
     use crate::Error;
 
     fn bind(on: impl Into<ListenOn>, sockets: usize) -> Result<super::Listener, Error> {
-        bind_all(vec![on.into()], sockets).map(|mut bound| bound.remove(0))
+        bind_all(vec![on.into()], sockets, None).map(|mut bound| bound.remove(0))
     }
 
     #[test]
@@ -653,6 +786,7 @@ mod tests {
         let error = bind_all(
             vec![("a", "127.0.0.1:0").into(), ("a", "127.0.0.1:0").into()],
             1,
+            None,
         )
         .unwrap_err();
         assert!(error.is_config() && error.to_string().contains("\"a\""));

@@ -61,6 +61,48 @@ impl Parked {
         }
     }
 
+    /// A connection with a past elsewhere: in another process, or on the way to one.
+    pub(crate) fn resumed(socket: Bare, id: u64, origin: Arc<Origin>, past: Past) -> Self {
+        Self {
+            socket,
+            id,
+            accepted: past.accepted,
+            since: past.since,
+            served: past.served,
+            is_new: past.is_new,
+            origin,
+            carried: past.carried,
+        }
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(crate) fn accepted(&self) -> Moment {
+        self.accepted
+    }
+
+    pub(crate) fn since(&self) -> Moment {
+        self.since
+    }
+
+    pub(crate) fn served(&self) -> u64 {
+        self.served
+    }
+
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    pub(crate) fn carried(&self) -> Option<&(Address, Address)> {
+        self.carried.as_deref()
+    }
+
+    pub(crate) fn into_socket(self) -> Bare {
+        self.socket
+    }
+
     fn state(&self) -> State {
         if self.is_new { State::New } else { State::Idle }
     }
@@ -81,6 +123,17 @@ impl Parked {
             accepted: self.accepted,
         })
     }
+}
+
+/// What a connection did before it came here.
+#[derive(Debug)]
+pub(crate) struct Past {
+    pub(crate) accepted: Moment,
+    pub(crate) since: Moment,
+    pub(crate) served: u64,
+    pub(crate) is_new: bool,
+    /// Addresses that a proxy told: the client's and the server's.
+    pub(crate) carried: Option<Box<(Address, Address)>>,
 }
 
 fn addresses(socket: &Bare) -> Option<(Address, Address)> {
@@ -143,12 +196,18 @@ impl Lot {
         })
     }
 
-    /// Parks a connection; whether it took it over: if not, it is closed and still counted. If the server wants waiting connections gone,
-    /// it is closed, or served if a request has arrived.
-    pub(crate) fn park(&self, parked: Parked, worker: &Arc<Worker>) -> bool {
+    /// Parks a connection; whether it took it over: if not, it is closed and still counted. If there is an heir, it
+    /// goes there; if the server wants waiting connections gone, it is closed, or served if a request has arrived.
+    pub(crate) fn park(&self, mut parked: Parked, worker: &Arc<Worker>) -> bool {
         let mut slots = self.slots();
         // Under the lock: an order that comes later finds it in the lot.
         let orders = worker.shared.orders.current() | parked.origin.orders();
+        if orders & Orders::HAND_OVER != 0 && orders & Orders::DRAIN == 0 {
+            parked = match worker.way_out.send(parked, Bytes::new()) {
+                Ok(()) => return true,
+                Err((parked, _)) => parked,
+            };
+        }
         if orders & (Orders::END_LINGER | Orders::CLOSE_IDLE | Orders::CUT) != 0 {
             drop(slots);
             dismiss(parked, worker);
@@ -221,6 +280,13 @@ impl Lot {
             taken.push(parked);
         }
         taken
+    }
+
+    /// Stops watching a connection that was taken out. To close it would not be enough where another
+    /// process holds it as well.
+    pub(crate) fn forget(&self, parked: &Parked) {
+        // It fails only if it is not there, which is what is wanted.
+        let _ = epoll::delete(&self.epoll, &parked.socket.fd);
     }
 
     /// Closes all, each after a look; a connection on which a request has arrived is served.
@@ -355,8 +421,7 @@ fn call_back(parked: Parked, worker: &Arc<Worker>) {
         Received::Ended => close(parked, worker),
         // Woken for nothing.
         Received::Nothing => {
-            // It fails only if it is not there, which is what is wanted.
-            let _ = epoll::delete(&worker.lot.epoll, &parked.socket.fd);
+            worker.lot.forget(&parked);
             if !worker.lot.park(parked, worker) {
                 worker.shared.closed(1);
             }
@@ -372,12 +437,12 @@ pub(crate) fn dismiss(parked: Parked, worker: &Arc<Worker>) {
     }
 }
 
-fn launch(parked: Parked, first: Bytes, worker: &Arc<Worker>) {
+/// Puts a connection into service, with bytes that were read from it.
+pub(crate) fn launch(parked: Parked, first: Bytes, worker: &Arc<Worker>) {
     let Some(arrival) = parked.arrival() else {
         return close(parked, worker);
     };
-    // It fails only if it is not there, which is what is wanted.
-    let _ = epoll::delete(&worker.lot.epoll, &parked.socket.fd);
+    worker.lot.forget(&parked);
     let state = parked.state();
     let runtime = worker.handle.enter();
     let stream = Stream::register(parked.socket);

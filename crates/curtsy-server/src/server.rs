@@ -2,15 +2,18 @@
 
 use crate::accept::{Accepting, Acceptor};
 use crate::control::ControlSocket;
+use crate::doors::Doors;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
 use crate::limits::Limits;
 use crate::listener::{ListenOn, Listener, bind_all};
 use crate::mode::{Mode, ModeName};
+use crate::restart::{Reply, RestartHook, RestartStep, Restarted, Restarting, Restarts, Stage};
 use crate::service::{IntoService, Service};
 use crate::shared::{Manners, OnDisconnect, Orders, Shared};
 use crate::shutdown::{Driver, Ended, Wish};
 use crate::signals::Stopping;
+use crate::succession::Succession;
 use crate::threads::Threads;
 use crate::worker::{Fresh, Launch, Speaks, Worker};
 use curtsy_lifecycle::{
@@ -23,7 +26,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::signal::unix::SignalKind;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// How a server's run ended. None of these is an error: the server was told to stop, and did.
@@ -99,8 +103,12 @@ pub struct Server {
     signals: bool,
     control: Option<ControlSocket>,
     watch_certificates: Option<Duration>,
+    succession: Option<Succession>,
+    restart_on: Vec<SignalKind>,
+    restart_hook: Option<RestartHook>,
     handle: Handle,
     wishes: mpsc::UnboundedReceiver<Wish>,
+    restart_wishes: mpsc::UnboundedReceiver<Reply>,
     phases: watch::Sender<Phase>,
     result: watch::Sender<Option<Outcome>>,
 }
@@ -141,7 +149,7 @@ impl Server {
     /// is drained. Stop it by its handle instead.
     pub async fn run(self) -> Result<Outcome, Error> {
         let Self {
-            mut listeners,
+            listeners,
             workers,
             launch,
             hooks,
@@ -149,8 +157,12 @@ impl Server {
             signals,
             control,
             watch_certificates,
+            succession,
+            restart_on,
+            restart_hook,
             handle,
             wishes,
+            restart_wishes,
             phases,
             result,
         } = self;
@@ -162,34 +174,51 @@ impl Server {
             ));
         }
         let stopping = signals.then(Stopping::catch).transpose()?;
+        let restarting = Restarting::catch(&restart_on)?;
         let threads = Threads::start(workers, &shared, launch)?;
-        let (accepting, orders) = watch::channel(Accepting::Yes);
-        let acceptors = acceptors(&mut listeners, &shared, &orders)?;
+        let upgrader = succession.as_ref().map(Succession::upgrader);
+        let heir = match succession {
+            // From here on the old process does not accept.
+            Some(succession) => succession.ready(&shared, handle.restarter()).await?,
+            None => None,
+        };
+        let mut doors = Doors {
+            listeners,
+            shared: shared.clone(),
+        };
+        let accepters = doors.open()?;
 
         let watching =
             watch_certificates.map(|every| tokio::spawn(crate::tls::watch(handle.clone(), every)));
         let steering = control.map(|control| tokio::spawn(control.obey(handle.clone())));
-        let obeying = stopping.map(|stopping| tokio::spawn(stopping.obey(handle.clone())));
+        let restart = Arc::new(handle.restarter());
+        let mut obeying = JoinSet::new();
+        obeying.spawn(restarting.obey(restart));
+        if let Some(stopping) = stopping {
+            obeying.spawn(stopping.obey(handle.clone()));
+        }
         let driver = Driver {
             shared: shared.clone(),
             drain: Drain::new(drain),
             wishes,
-            accepting,
-            acceptors,
+            accepters,
+            doors,
+            restarts: Restarts {
+                upgrader,
+                wishes: restart_wishes,
+                hook: restart_hook,
+                heir,
+                stage: Stage::Alone,
+                asked: Vec::new(),
+                waiting: Vec::new(),
+                passing: JoinSet::new(),
+                stop_wished: false,
+            },
             hooks,
-            refuse_new: Box::new(move || {
-                for listener in &mut listeners {
-                    listener.refuse_new();
-                }
-                // The acceptors have their own descriptors.
-                listeners.clear();
-            }),
             phases,
         };
         let Ended { report, failure } = driver.run().await;
-        if let Some(obeying) = obeying {
-            obeying.abort();
-        }
+        drop(obeying);
         if let Some(watching) = watching {
             watching.abort();
         }
@@ -232,7 +261,7 @@ impl Server {
 }
 
 /// Starts an accepting task for each listener and worker.
-fn acceptors(
+pub(crate) fn acceptors(
     listeners: &mut [Listener],
     shared: &Arc<Shared>,
     orders: &watch::Receiver<Accepting>,
@@ -240,8 +269,10 @@ fn acceptors(
     let mut tasks = JoinSet::new();
     for listener in listeners {
         let board = shared.board(&listener.name)?;
-        for (index, worker) in shared.workers().iter().enumerate() {
-            // A socket each, or one for all.
+        let workers = shared.workers();
+        // A socket each, or one for all; and no socket without a worker, for its queue would stand.
+        for index in 0..workers.len().max(listener.sockets.len()) {
+            let worker = &workers[index % workers.len()];
             let socket = &listener.sockets[index % listener.sockets.len()];
             let failed = |error| {
                 let text = format!("cannot accept on {}", listener.local);
@@ -266,6 +297,7 @@ pub struct Handle {
 struct Inner {
     shared: Arc<Shared>,
     wishes: mpsc::UnboundedSender<Wish>,
+    restarts: mpsc::UnboundedSender<Reply>,
     phases: watch::Receiver<Phase>,
     result: watch::Receiver<Option<Outcome>>,
     before_run: Mutex<BeforeRun>,
@@ -325,6 +357,36 @@ impl Handle {
     /// Closes every connection at once, whatever it is doing, and runs no hooks.
     pub fn close(&self) {
         self.inner.wish(Wish::Close);
+    }
+
+    /// Restarts the program: starts the running executable's path again with the same arguments,
+    /// environment and directory, and hands it the listeners and, as they fall idle, the
+    /// connections. Returns when the new process has proved itself; this one drains then, and
+    /// [`Server::run`] returns.
+    ///
+    /// During another restart it waits for that one: if it fails, this one has its turn; if it
+    /// succeeds, the new process is asked in this one's place.
+    ///
+    /// # Errors
+    /// Why there is no new process ([`Error::is_restart`]): it could not be started, ended, was not
+    /// ready in time, or the server is stopping. This process goes on as before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the answer, not the restart.
+    pub async fn restart(&self) -> Result<Restarted, Error> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || Error::new(Kind::Restart, "the server has stopped");
+        self.inner.restarts.send(reply).map_err(|_| stopped())?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Asks for a restart and does not wait.
+    fn restarter(&self) -> impl Fn() + Send + Sync + 'static {
+        let restarts = self.inner.restarts.clone();
+        move || {
+            // It fails only when the server has stopped.
+            let _ = restarts.send(oneshot::channel().0);
+        }
     }
 
     /// Waits until the server has stopped, whoever stopped it. `None` if it never ran, or was
@@ -463,6 +525,9 @@ pub struct Builder {
     generation: u64,
     control: Option<PathBuf>,
     watch_certificates: Option<Duration>,
+    succession: Option<Succession>,
+    restart_on: Vec<SignalKind>,
+    restart_hook: Option<RestartHook>,
     hooks: Vec<ShutdownHook>,
     state_hook: Option<StateHook>,
     connection_hook: Option<ConnectionHook>,
@@ -484,6 +549,9 @@ impl Default for Builder {
             generation: 0,
             control: None,
             watch_certificates: None,
+            succession: None,
+            restart_on: Vec::new(),
+            restart_hook: None,
             hooks: Vec::new(),
             state_hook: None,
             connection_hook: None,
@@ -565,6 +633,31 @@ impl Builder {
         self
     }
 
+    /// Makes the server one of a row that hand their service on: it takes the listeners of the
+    /// process before it by their names (a name that is new is bound, one that nobody asks for is
+    /// closed), and can be restarted.
+    pub fn succession(mut self, succession: Succession) -> Self {
+        self.generation = succession.generation();
+        self.succession = Some(succession);
+        self
+    }
+
+    /// Restarts with this signal, as [`Handle::restart`] does; SIGHUP by custom. Call it again for
+    /// more. It needs a [`Builder::succession`].
+    pub fn restart_on(mut self, signal: SignalKind) -> Self {
+        self.restart_on.push(signal);
+        self
+    }
+
+    /// Calls `hook` with each step of a restart, whoever asked for it. Keep it short.
+    pub fn on_restart<F>(mut self, hook: F) -> Self
+    where
+        F: FnMut(&RestartStep<'_>) + Send + 'static,
+    {
+        self.restart_hook = Some(Box::new(hook));
+        self
+    }
+
     /// Adds something to do when the server drains. All hooks run once, at the same time, beside
     /// the drain, and are awaited up to its deadline. A panic in one stops neither the others nor
     /// the drain.
@@ -603,7 +696,7 @@ impl Builder {
     /// # Errors
     /// If an address cannot be understood or bound, if nothing is to be listened on, or if an
     /// option is out of range. Nothing is left bound then.
-    pub fn build<S, Kind>(self, service: S) -> Result<Server, Error>
+    pub fn build<S, Kind>(mut self, service: S) -> Result<Server, Error>
     where
         S: IntoService<Kind>,
     {
@@ -614,7 +707,14 @@ impl Builder {
             ));
         }
         let sockets = self.workers.map_or(1, NonZeroUsize::get);
-        let mut listeners = bind_all(self.listeners, sockets)?;
+        if !self.restart_on.is_empty() && self.succession.is_none() {
+            return Err(Error::new(
+                crate::error::Kind::Config,
+                "a restart by signal needs a succession; call `succession`",
+            ));
+        }
+        let heirlooms = self.succession.as_mut().and_then(Succession::heirlooms);
+        let mut listeners = bind_all(self.listeners, sockets, heirlooms)?;
         let control = self.control.map(ControlSocket::bind).transpose()?;
         let shared = Arc::new(Shared::new(
             self.limits,
@@ -629,6 +729,7 @@ impl Builder {
                 .collect(),
         ));
         let (wish, wishes) = mpsc::unbounded_channel();
+        let (restarts, restart_wishes) = mpsc::unbounded_channel();
         let (phases, phase) = watch::channel(Phase::Starting);
         let (result, outcome) = watch::channel(None);
         Ok(Server {
@@ -640,16 +741,21 @@ impl Builder {
             signals: self.signals,
             control,
             watch_certificates: self.watch_certificates,
+            succession: self.succession,
+            restart_on: self.restart_on,
+            restart_hook: self.restart_hook,
             handle: Handle {
                 inner: Arc::new(Inner {
                     shared,
                     wishes: wish,
+                    restarts,
                     phases: phase,
                     result: outcome,
                     before_run: Mutex::default(),
                 }),
             },
             wishes,
+            restart_wishes,
             phases,
             result,
         })

@@ -8,8 +8,8 @@ use crate::hooks::{ConnectionHook, StateHook};
 use crate::limits::Limits;
 use crate::mode::{Asked, Board};
 use crate::worker::Worker;
-use curtsy_lifecycle::{Moment, Phase, Signal};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use curtsy_lifecycle::{Moment, Origin, Phase, Signal};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -50,6 +50,12 @@ pub(crate) struct Shared {
     /// Told when a connection closed while accepting waits for room.
     pub(crate) room: Notify,
     pub(crate) hooks_left: AtomicUsize,
+    /// Connections of the process before this one still come in.
+    pub(crate) arriving: AtomicBool,
+    /// The heir did not take a connection.
+    pub(crate) heir_refuses: AtomicBool,
+    /// Of listeners that this process does not have.
+    orphans: Mutex<Vec<Arc<Origin>>>,
     /// How long connections of a mode that was switched off are still listened to.
     pub(crate) linger: Duration,
     boards: Vec<Arc<Board>>,
@@ -92,6 +98,9 @@ impl Shared {
             quiet: Notify::new(),
             room: Notify::new(),
             hooks_left: AtomicUsize::new(0),
+            arriving: AtomicBool::new(false),
+            heir_refuses: AtomicBool::new(false),
+            orphans: Mutex::default(),
             open: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -101,6 +110,26 @@ impl Shared {
 
     pub(crate) fn workers(&self) -> &[Arc<Worker>] {
         self.workers.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// What the plain connections of the listener of that name have in common. A name that no
+    /// listener has (any more) is one of connections that another process accepted.
+    pub(crate) fn origin(&self, listener: &str) -> Arc<Origin> {
+        if let Ok(board) = self.board(listener) {
+            return board.epoch().plain.clone();
+        }
+        let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = orphans.iter().find(|origin| origin.listener == listener) {
+            return found.clone();
+        }
+        let origin = Arc::new(Origin::new(listener, self.signal.clone()));
+        orphans.push(origin.clone());
+        origin
+    }
+
+    /// Whether no connection is open, and none can come from another process.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.open() == 0 && !self.arriving.load(Ordering::Acquire)
     }
 
     /// The listeners' modes.
@@ -140,7 +169,7 @@ impl Shared {
 
     pub(crate) fn closed(&self, connections: usize) {
         let before = self.open.fetch_sub(connections, Ordering::AcqRel);
-        if before == connections && self.orders.has(Orders::DRAIN) {
+        if before == connections && self.orders.has(Orders::DRAIN | Orders::HAND_OVER) {
             self.quiet.notify_one();
         }
         if self.limits.connections.is_some() {
@@ -171,8 +200,8 @@ impl Shared {
     }
 }
 
-/// Standing orders to all connections, as bits that are only ever set ([`Orders::CLOSE_IDLE`]
-/// apart).
+/// Standing orders to all connections, as bits that are only ever set ([`Orders::CLOSE_IDLE`] and
+/// [`Orders::HAND_OVER`] apart).
 #[derive(Debug, Default)]
 pub(crate) struct Orders(AtomicU32);
 
@@ -185,6 +214,13 @@ impl Orders {
     pub(crate) const CUT: u32 = 1 << 2;
     /// Keep-alive is off: every answer closes its connection, waiting connections close.
     pub(crate) const CLOSE_IDLE: u32 = 1 << 3;
+
+    /// There is an heir: waiting connections go to it, busy ones as soon as they wait. Nothing is
+    /// announced. Given with [`Orders::DRAIN`] only if the heir does not take them.
+    pub(crate) const HAND_OVER: u32 = 1 << 4;
+    /// The heir has proved itself: connections that cannot be handed over (encrypted ones, HTTP/2)
+    /// drain as they do without one.
+    pub(crate) const HEIR_SERVES: u32 = 1 << 5;
 
     #[inline]
     pub(crate) fn current(&self) -> u32 {

@@ -4,8 +4,11 @@
 
 use crate::accept::Accepting;
 use crate::clock;
-use crate::error::Error;
+use crate::doors::{Accepters, Doors};
+use crate::error::{Error, Kind};
+use crate::ferry;
 use crate::hooks::ShutdownHook;
+use crate::restart::{Event, RestartStep, Restarts, Stage};
 use crate::shared::{Orders, Shared, Times};
 use curtsy_lifecycle::{
     Command, Counts, Drain, DrainEvent, Ending, Moment, Phase, Report, Snapshot, Straggler,
@@ -34,11 +37,10 @@ pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
     pub(crate) drain: Drain,
     pub(crate) wishes: mpsc::UnboundedReceiver<Wish>,
-    pub(crate) accepting: watch::Sender<Accepting>,
-    /// Each accepting task, and what became of it.
-    pub(crate) acceptors: JoinSet<Result<(), Error>>,
+    pub(crate) accepters: Accepters,
+    pub(crate) doors: Doors,
+    pub(crate) restarts: Restarts,
     pub(crate) hooks: Vec<ShutdownHook>,
-    pub(crate) refuse_new: Box<dyn FnMut() + Send>,
     pub(crate) phases: watch::Sender<Phase>,
 }
 
@@ -58,7 +60,9 @@ impl Driver {
             match commands.pop_front() {
                 Some(Command::Announce) => tracing::info!("lame duck: not ready for new work"),
                 Some(Command::Recall) => tracing::info!("recalled: ready again"),
-                Some(Command::StopAccepting) => self.stop_accepting(&mut running, &mut progress),
+                Some(Command::StopAccepting) => {
+                    commands.extend(self.stop_accepting(&mut running, &mut progress));
+                }
                 Some(Command::EndLinger) => self.end_linger(),
                 Some(Command::Cut) => {
                     progress.stragglers = self.shared.stragglers();
@@ -68,7 +72,7 @@ impl Driver {
                 }
                 Some(Command::Leave) => progress.stragglers = self.shared.stragglers(),
                 Some(Command::Finish(ending)) => {
-                    return self.finish(ending, &mut running, progress);
+                    return self.finish(ending, &mut running, progress).await;
                 }
                 None => commands.extend(self.next(&mut running, &mut progress).await),
             }
@@ -82,16 +86,22 @@ impl Driver {
         let event = tokio::select! {
             biased;
             Some(wish) = self.wishes.recv() => match wish {
+                Wish::Shutdown if matches!(self.restarts.stage, Stage::Trial(_)) => {
+                    // Who stops accepting is not decided yet.
+                    self.restarts.stop_wished = true;
+                    return Vec::new();
+                }
                 Wish::Shutdown => DrainEvent::Shutdown,
                 Wish::Recall => DrainEvent::Recall,
                 Wish::Close => DrainEvent::Close,
             },
-            Some(ended) = self.acceptors.join_next() => {
+            event = self.restarts.next() => return self.restart(event, progress),
+            Some(ended) = self.accepters.tasks.join_next() => {
                 let failed = match ended {
                     Ok(Ok(())) => None,
                     Ok(Err(error)) => Some(error),
                     Err(error) => Some(Error::because(
-                        crate::error::Kind::Accept, "an accepting task panicked", error)),
+                        Kind::Accept, "an accepting task panicked", error)),
                 };
                 if let Some(error) = failed {
                     tracing::error!(%error, "the server stops");
@@ -117,7 +127,7 @@ impl Driver {
                 }
             },
             () = self.shared.quiet.notified() => {
-                if self.shared.open() == 0 { DrainEvent::Quiet } else { DrainEvent::Busy }
+                if self.shared.is_quiet() { DrainEvent::Quiet } else { DrainEvent::Busy }
             }
             () = until(tick) => DrainEvent::Tick,
         };
@@ -125,9 +135,10 @@ impl Driver {
     }
 
     fn step_if_closed(&mut self) -> Vec<Command> {
-        if self.acceptors.is_empty() {
+        // During a restart's trial, accepting may be resumed.
+        if self.accepters.tasks.is_empty() && self.drain.phase() == Phase::Draining {
             // Connections out of the queues are counted by now.
-            let now = if self.shared.open() == 0 {
+            let now = if self.shared.is_quiet() {
                 DrainEvent::Quiet
             } else {
                 DrainEvent::Busy
@@ -155,11 +166,18 @@ impl Driver {
         commands
     }
 
-    fn stop_accepting(&mut self, hooks: &mut JoinSet<()>, progress: &mut Progress) {
+    fn stop_accepting(&mut self, hooks: &mut JoinSet<()>, progress: &mut Progress) -> Vec<Command> {
         progress.open_at_start = self.shared.open();
-        (self.refuse_new)();
-        self.shared.orders.give(Orders::DRAIN);
-        self.accepting.send_replace(Accepting::Stop);
+        self.restarts.call_off();
+        if self.restarts.has_heir() {
+            self.doors.leave();
+            self.shared.orders.give(Orders::HEIR_SERVES);
+            if self.shared.heir_refuses.load(Ordering::SeqCst) {
+                self.shared.orders.give(Orders::DRAIN);
+            }
+        } else {
+            self.shut(progress.failure.is_some());
+        }
         self.shared.signal.raise();
         let wanted = std::mem::take(&mut self.hooks);
         // A server that is closed at once runs no hooks.
@@ -169,15 +187,122 @@ impl Driver {
             }
         }
         self.shared.hooks_left.store(hooks.len(), Ordering::Release);
+        let mut commands = Vec::new();
         if hooks.is_empty() {
             progress.hooks_done = true;
-            // No command can come of it: the listeners are not closed yet.
-            self.step(DrainEvent::HooksDone);
-        }
-        if self.acceptors.is_empty() {
-            self.shared.quiet.notify_one();
+            commands = self.step(DrainEvent::HooksDone);
         }
         self.wake_all();
+        // With an heir they are closed already.
+        commands.extend(self.step_if_closed());
+        commands
+    }
+
+    /// Closes the listeners, which are this process's to close, and takes what is queued.
+    fn shut(&mut self, failed: bool) {
+        let mut accepting = Accepting::Stop;
+        if let Some(heir) = &mut self.restarts.heir {
+            heir.refuse();
+            if heir.is_on_trial() && failed {
+                // The process before this one accepts again.
+                self.doors.leave();
+                accepting = Accepting::HandOver;
+            } else if heir.is_on_trial() {
+                // To be stopped in good order is proof enough of being the service.
+                heir.bake();
+                self.doors.own();
+            }
+        }
+        self.doors.refuse_new();
+        self.shared.orders.give(Orders::DRAIN);
+        self.accepters.orders.send_replace(accepting);
+    }
+
+    fn restart(&mut self, event: Event, progress: &mut Progress) -> Vec<Command> {
+        match event {
+            Event::Asked(reply) => {
+                self.restarts.waiting.push(reply);
+                self.next_restart();
+            }
+            Event::Proved => {
+                if let Some(heir) = &mut self.restarts.heir {
+                    heir.bake();
+                }
+                self.doors.own();
+                self.next_restart();
+            }
+            Event::Ready(Ok(successor)) => {
+                let (pid, generation) = (successor.pid(), u64::from(successor.generation()));
+                self.restarts.tell(&RestartStep::Ready { pid, generation });
+                self.accepters.orders.send_replace(Accepting::HandOver);
+                self.shared.heir_refuses.store(false, Ordering::SeqCst);
+                self.shared.orders.give(Orders::HAND_OVER);
+                for worker in self.shared.workers() {
+                    ferry::open(worker, successor.lane());
+                }
+                self.wake_all();
+                self.restarts.stage = Stage::Trial(successor);
+            }
+            Event::Ready(Err(error)) => {
+                self.restarts.failed(kept(error));
+                self.next_restart();
+            }
+            Event::Decided(Ok(())) => {
+                let alone = std::mem::replace(&mut self.restarts.stage, Stage::Alone);
+                if let Stage::Trial(successor) = alone {
+                    self.restarts.succeeded(successor);
+                }
+                self.drain.skip_lame_duck();
+                return self.step(DrainEvent::Shutdown);
+            }
+            Event::Decided(Err(error)) => {
+                self.stop_handing_over();
+                let reopened = self.doors.open();
+                self.restarts.failed(kept(error));
+                match reopened {
+                    Ok(accepters) => self.accepters = accepters,
+                    Err(error) => {
+                        progress.failure.get_or_insert(error);
+                        return self.step(DrainEvent::Shutdown);
+                    }
+                }
+                if std::mem::take(&mut self.restarts.stop_wished) {
+                    return self.step(DrainEvent::Shutdown);
+                }
+                self.next_restart();
+            }
+        }
+        Vec::new()
+    }
+
+    /// Begins the restart that somebody waits for, if this is the time.
+    fn next_restart(&mut self) {
+        let restarts = &mut self.restarts;
+        if restarts.waiting.is_empty() {
+            return;
+        }
+        let is_on_trial = restarts
+            .heir
+            .as_ref()
+            .is_some_and(|heir| heir.is_on_trial());
+        match restarts.stage {
+            Stage::Alone if self.drain.phase() != Phase::Serving => {
+                restarts.asked.append(&mut restarts.waiting);
+                restarts.failed(Error::new(Kind::Restart, "the server is stopping"));
+            }
+            // The process before this one may still come back.
+            Stage::Alone if is_on_trial => {}
+            Stage::Alone => restarts.begin(self.doors.gift()),
+            Stage::Starting(_) | Stage::Trial(_) => {}
+            Stage::Succeeded(_) => restarts.pass_on(),
+        }
+    }
+
+    fn stop_handing_over(&self) {
+        self.shared.orders.withdraw(Orders::HAND_OVER);
+        for worker in self.shared.workers() {
+            worker.way_out.close();
+        }
     }
 
     fn end_linger(&self) {
@@ -191,20 +316,19 @@ impl Driver {
     /// Closes everything, and waits a bounded while for it to be closed.
     async fn cut(&mut self) {
         self.shared.orders.give(Orders::CUT);
-        self.accepting.send_replace(Accepting::Stop);
         for worker in self.shared.workers() {
             worker.lot.cut(worker);
             worker.ledger.for_each(|entry| entry.kill());
         }
         // Whoever is late is not waited for.
         let _ = timeout(CUT_GRACE, async {
-            while self.acceptors.join_next().await.is_some() {}
+            while self.accepters.tasks.join_next().await.is_some() {}
             while self.shared.open() > 0 {
                 self.shared.quiet.notified().await;
             }
         })
         .await;
-        self.acceptors.abort_all();
+        self.accepters.tasks.abort_all();
     }
 
     fn wake_all(&self) {
@@ -213,22 +337,29 @@ impl Driver {
         }
     }
 
-    fn finish(self, ending: Ending, hooks: &mut JoinSet<()>, progress: Progress) -> Ended {
+    async fn finish(self, ending: Ending, hooks: &mut JoinSet<()>, progress: Progress) -> Ended {
         let now = clock::now();
         let hooks_unfinished = hooks.len();
         hooks.abort_all();
+        let report = Report {
+            ending,
+            took: now.since(self.drain.wished_at().unwrap_or(now)),
+            open_at_start: progress.open_at_start,
+            stragglers: progress.stragglers,
+            hooks_unfinished,
+            hooks_panicked: progress.hooks_panicked,
+        };
+        self.stop_handing_over();
+        self.restarts.finish(report.to_string()).await;
         Ended {
-            report: Report {
-                ending,
-                took: now.since(self.drain.wished_at().unwrap_or(now)),
-                open_at_start: progress.open_at_start,
-                stragglers: progress.stragglers,
-                hooks_unfinished,
-                hooks_panicked: progress.hooks_panicked,
-            },
+            report,
             failure: progress.failure,
         }
     }
+}
+
+fn kept(error: curtsy_handover::Error) -> Error {
+    Error::because(Kind::Restart, "the restart failed", error)
 }
 
 #[derive(Default)]

@@ -4,6 +4,7 @@
 //! `workers(n)` it has n threads with a single-threaded runtime each. The connections' code is the
 //! same.
 
+use crate::ferry::WayOut;
 use crate::lot::Lot;
 use crate::mode::Epoch;
 use crate::shared::Shared;
@@ -20,6 +21,7 @@ pub(crate) struct Worker {
     pub(crate) ledger: Ledger,
     pub(crate) lot: Lot,
     pub(crate) handle: Handle,
+    pub(crate) way_out: WayOut,
     launch: Box<dyn Launch>,
 }
 
@@ -65,6 +67,7 @@ impl Worker {
             ledger: Ledger::new(),
             lot,
             handle,
+            way_out: WayOut::default(),
             launch,
         }))
     }

@@ -6,7 +6,10 @@ mod websocket;
 
 use crate::{duration, progress};
 use clap::Args;
-use curtsy::{DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, Server, control_path};
+use curtsy::{
+    DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, RestartStep, Server, SignalKind,
+    Succession, control_path,
+};
 use routes::Demo;
 use security::Security;
 use std::num::NonZeroUsize;
@@ -20,7 +23,8 @@ use std::time::Duration;
 /// `/events` (server-sent events) · `/ws` (WebSocket echo) · `/panic`
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Signals: INT, TERM and QUIT drain; the same again cuts.\n\
+    after_help = "Signals: INT, TERM and QUIT drain; the same again cuts. HUP restarts: the\n\
+    program at the same path takes over, with every connection.\n\
     Exit codes: 0 drained · 1 could not start or serve · 2 usage · 3 stragglers were cut"
 )]
 pub(crate) struct Arguments {
@@ -104,8 +108,13 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = arguments.workers.unwrap_or(cores);
+    let succession = Succession::begin().await?;
+    let generation = succession.generation();
     let mut builder = Server::builder()
         .workers(workers)
+        .succession(succession)
+        .restart_on(SignalKind::hangup())
+        .on_restart(tell_restart)
         .connection_in_extensions(false)
         .drain(DrainPolicy {
             lame_duck: arguments.lame_duck,
@@ -129,7 +138,7 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
             builder = builder.listen(speaking.on(address.into()));
         }
     }
-    let server = builder.build(Demo::new(0))?;
+    let server = builder.build(Demo::new(generation))?;
     let listening: Vec<String> = server
         .listeners()
         .map(|(name, address)| {
@@ -137,7 +146,9 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
                 Some(address) => format!("{}://{address}", speaking.scheme()),
                 None => address.to_string(),
             };
-            format!("curtsy: {name} listening on {url}  (pid {pid}, {workers} workers)")
+            format!(
+                "curtsy: {name} listening on {url}  (pid {pid}, generation {generation}, {workers} workers)"
+            )
         })
         .collect();
     let handle = server.handle();
@@ -152,6 +163,11 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     // It ends with the server; a moment for its last line.
     let _ = telling.await;
     outcome
+}
+
+/// One line for each step, the new process's last words included.
+fn tell_restart(step: &RestartStep<'_>) {
+    say(&format!("curtsy: {step}").replace('\n', " / "));
 }
 
 #[allow(

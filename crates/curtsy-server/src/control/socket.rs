@@ -36,7 +36,7 @@ impl ControlSocket {
             path,
             mode: Some(MODE),
         };
-        let bound = bind_all(vec![ListenOn::from(address)], 1).map_err(failed)?;
+        let bound = bind_all(vec![ListenOn::from(address)], 1, None).map_err(failed)?;
         let bound = bound.into_iter().next();
         let nothing = || Error::new(Kind::Control, "cannot open the control socket");
         bound.map(Self).ok_or_else(nothing)

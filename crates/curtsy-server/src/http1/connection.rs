@@ -63,6 +63,7 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
             Turn::Ended => return,
             Turn::Resting(resting) => return park(resting, &link),
             Turn::HalfHead(half) => wire = half,
+            Turn::Leaving(leaving, unread) => return leave(leaving, unread, &link),
             Turn::Other(other, first) => return handshake::other(other, first, &link).await,
             Turn::ManyFields(again) => {
                 wide = true;
@@ -102,7 +103,7 @@ async fn wait(stream: &Stream, link: &Link, mut alarm: Pin<&mut Alarm>) -> Silen
         if stream.poll_read_ready(cx).is_ready() {
             return Poll::Ready(Silence::Broken);
         }
-        if orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
+        if orders & (Orders::DRAIN | Orders::CLOSE_IDLE | Orders::HAND_OVER) != 0 {
             return Poll::Ready(Silence::Lasting);
         }
         let now = clock::now();
@@ -126,6 +127,8 @@ enum Turn {
     Resting(Wire),
     /// The same, but some of a next head is there.
     HalfHead(Wire),
+    /// The same, and there is an heir to take it.
+    Leaving(Wire, Bytes),
     /// A head had more fields than hyper takes without a larger table.
     ManyFields(Wire),
     /// What came is no request.
@@ -199,6 +202,9 @@ async fn converse<S: Service>(
         if waits && orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
             return Poll::Ready(Stop::Rest);
         }
+        if waits && orders & Orders::HAND_OVER != 0 && link.shutdown_since().is_none() {
+            return Poll::Ready(Stop::Rest);
+        }
         poll_deadline(link, alarm.as_mut(), cx)
     })
     .await;
@@ -218,6 +224,7 @@ async fn converse<S: Service>(
         Stop::Finished(Ok(())) | Stop::Cut => Turn::Ended,
         Stop::Finished(Err(error)) => failed(wire, unread, &error, link, wide),
         Stop::Rest if unread.is_empty() => Turn::Resting(wire),
+        Stop::Rest if is_leaving(link, unread.len()) => Turn::Leaving(wire, unread),
         Stop::Rest => {
             wire.unread(unread);
             Turn::HalfHead(wire)
@@ -312,6 +319,33 @@ fn park(wire: Wire, link: &Arc<Link>) {
         && let Some(seat) = Arc::into_inner(seat)
     {
         seat.give_up();
+    }
+}
+
+/// Whether a connection that waits, with so many bytes of a next head, goes to the heir.
+fn is_leaving(link: &Link, unread: usize) -> bool {
+    let worker = &link.worker;
+    link.orders() & Orders::HAND_OVER != 0 && worker.way_out.is_open_for(unread)
+}
+
+/// Gives the socket to the heir, with the bytes that were read from it.
+fn leave(wire: Wire, unread: Bytes, link: &Arc<Link>) {
+    let (bare, seat) = wire.bare();
+    let bare = match bare {
+        Ok(bare) => bare,
+        Err(error) => {
+            tracing::warn!(peer = %link.entry.peer(), %error, "cannot hand a connection over; closed");
+            return;
+        }
+    };
+    link.report();
+    let parked = Parked::new(bare, &link.entry);
+    // It goes on there, or in another task here, and is counted in both.
+    if let Some(seat) = Arc::into_inner(seat) {
+        seat.give_up();
+    }
+    if let Err((parked, unread)) = link.worker.way_out.send(parked, unread) {
+        crate::lot::launch(parked, unread, &link.worker);
     }
 }
 

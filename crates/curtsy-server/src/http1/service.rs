@@ -285,6 +285,10 @@ fn served<B>(response: Response<B>, manner: Manner, link: &Arc<Link>) -> Respons
     if orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
         link.close_after_answer(false);
     }
+    if orders & Orders::HAND_OVER != 0 && link.has_body_escaped() {
+        // Only hyper knows when this one waits: it cannot be handed over.
+        link.close_after_answer(false);
+    }
     if link.is_closing() {
         set_close(&mut response);
     }

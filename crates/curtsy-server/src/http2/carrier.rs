@@ -209,7 +209,7 @@ impl Drop for Place {
         }
         drop(streams);
         drop(gone);
-        if is_empty && self.carrier.link.orders() & Orders::DRAIN != 0 {
+        if is_empty && self.carrier.link.orders() & (Orders::DRAIN | Orders::HEIR_SERVES) != 0 {
             self.carrier.link.entry.wake();
         }
     }

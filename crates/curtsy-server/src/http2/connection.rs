@@ -55,7 +55,7 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
         if link.entry.is_killed() || orders & Orders::CUT != 0 {
             return Poll::Ready(());
         }
-        if orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
+        if orders & (Orders::DRAIN | Orders::CLOSE_IDLE | Orders::HEIR_SERVES) != 0 {
             watch.say_goodbye(connection.as_mut());
         }
         if orders & Orders::END_LINGER != 0 && watch.linger_over_at.is_none() {

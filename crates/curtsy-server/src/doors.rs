@@ -1,0 +1,80 @@
+//! The listeners of a running server: opened, given to an heir, opened again, closed.
+//!
+//! Invariant: what an heir may hold is never told to refuse, only closed: a filter would act on the
+//! heir's socket too, and so would the removal of a path.
+
+use crate::accept::Accepting;
+use crate::error::Error;
+use crate::listener::Listener;
+use crate::mode::ModeName;
+use crate::shared::Shared;
+use curtsy_handover::Gift;
+use curtsy_handover::wire::Kind as SocketKind;
+use curtsy_lifecycle::Address;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// The accepting tasks, and how to tell them.
+pub(crate) struct Accepters {
+    pub(crate) orders: watch::Sender<Accepting>,
+    /// Each accepting task, and what became of it.
+    pub(crate) tasks: JoinSet<Result<(), Error>>,
+}
+
+pub(crate) struct Doors {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Doors {
+    /// Starts accepting on all.
+    pub(crate) fn open(&mut self) -> Result<Accepters, Error> {
+        let (orders, heard) = watch::channel(Accepting::Yes);
+        let tasks = crate::server::acceptors(&mut self.listeners, &self.shared, &heard)?;
+        Ok(Accepters { orders, tasks })
+    }
+
+    /// Tells the kernel to take no new connection. The acceptors have their own descriptors, and
+    /// empty the queues.
+    pub(crate) fn refuse_new(&mut self) {
+        for listener in &mut self.listeners {
+            listener.refuse_new();
+        }
+        self.listeners.clear();
+    }
+
+    /// Lets go of listeners that are another process's by now.
+    pub(crate) fn leave(&mut self) {
+        for mut listener in self.listeners.drain(..) {
+            listener.disown();
+        }
+    }
+
+    /// The listeners are this process's alone.
+    pub(crate) fn own(&mut self) {
+        for listener in &mut self.listeners {
+            listener.own();
+        }
+    }
+
+    /// Everything an heir needs to accept.
+    pub(crate) fn gift(&self) -> io::Result<Gift> {
+        let mut gift = Gift::new();
+        for listener in &self.listeners {
+            let kind = match listener.local {
+                Address::Tcp(_) => SocketKind::Tcp,
+                Address::Unix(_) => SocketKind::Unix,
+            };
+            let sockets = listener.sockets.iter().map(AsFd::as_fd);
+            let mode = match self.shared.board(&listener.name) {
+                Ok(board) => board.epoch().mode.name().to_string(),
+                Err(_) => ModeName::Plain.to_string(),
+            };
+            gift.listener(&listener.name, kind, &mode, sockets)?;
+        }
+        Ok(gift)
+    }
+}
