@@ -1,0 +1,27 @@
+//! gin's graceful-shutdown example, where there is nothing to write but the slow handler.
+//!
+//! ```sh
+//! cargo run -p curtsy --example graceful
+//! curl http://127.0.0.1:8080/ &      # takes five seconds
+//! kill -TERM "$(pidof graceful)"     # it is answered all the same
+//! ```
+
+use curtsy::web::{Context, Engine, Run};
+use std::time::Duration;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut r = Engine::default();
+    r.get("/", async |c: &mut Context| {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        c.string(200, "Welcome Curtsy Server");
+    });
+    let outcome = r.run(":8080")?;
+    // The report of the drain.
+    eprintln_report(outcome.report());
+    Ok(())
+}
+
+#[allow(clippy::print_stderr, reason = "an example that tells what happened")]
+fn eprintln_report(report: &curtsy::Report) {
+    eprintln!("{report}");
+}
