@@ -245,7 +245,7 @@ impl Machine {
 
     /// Nothing has served, and nothing will.
     fn give_up(&mut self, now: Moment, status: u8, why: &str) {
-        self.tell(format!("cannot start: {why}"));
+        self.tell(format!("cannot start: generation 0 {why}"));
         self.stop(now, Signal::TERM);
         self.status = status;
     }
@@ -372,7 +372,7 @@ impl Machine {
         for index in 0..self.slots.len() {
             let slot = self.slots[index];
             match slot.state {
-                State::Starting(until) if until <= now => self.late(now, index),
+                State::Starting(until) if until <= now => self.late(index),
                 State::Waiting(until) if until <= now => self.start(now, index),
                 State::Ending(Some(until)) if until <= now => {
                     self.slots[index].state = State::Ending(None);
@@ -408,16 +408,16 @@ impl Machine {
     }
 
     fn not_ready(&self) -> String {
-        format!("it was not ready within {:?}", self.policy.ready_timeout)
+        format!("was not ready within {:?}", self.policy.ready_timeout)
     }
 
-    fn late(&mut self, _now: Moment, index: usize) {
+    fn late(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         slot.state = State::Again;
         let (process, generation) = (slot.process, slot.generation);
         self.actions.push(Action::Kill(process));
         let why = self.not_ready();
-        self.tell(format!("generation {generation}: {why} and is killed"));
+        self.tell(format!("generation {generation} {why} and is killed"));
     }
 
     fn start(&mut self, now: Moment, index: usize) {

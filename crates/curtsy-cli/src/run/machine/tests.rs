@@ -248,7 +248,7 @@ fn a_generation_that_is_not_ready_in_time_is_killed_and_the_old_one_kept() {
         [
             Action::Kill(Id(4)),
             Action::Signal(Id(3), TERM),
-            failed(1, "it was not ready within 30s"),
+            failed(1, "was not ready within 30s"),
         ]
     );
     assert_eq!(desk.now, TIMEOUT);
