@@ -1,7 +1,7 @@
 //! The `curtsy` command.
 //!
 //! Exit codes: 0 the server drained, 1 it could not start or serve, 2 usage, 3 the deadline
-//! passed (or a second signal came) and stragglers were cut.
+//! passed (or a second signal came) and stragglers were cut. `curtsy run` exits as its program did.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,8 @@ mod demo;
 mod duration;
 mod progress;
 mod prove;
+mod reload;
+mod run;
 mod steer;
 
 use clap::{Parser, Subcommand};
@@ -39,6 +41,10 @@ enum Command {
     Prove(prove::Arguments),
     Switch(steer::Switch),
     ReloadCertificates(steer::ReloadCertificates),
+    Run(run::Arguments),
+    Reload(reload::Arguments),
+    #[command(name = run::BECOME, hide = true)]
+    Become(run::BecomeArguments),
 }
 
 fn main() -> ExitCode {
@@ -59,5 +65,8 @@ fn main() -> ExitCode {
         Command::Prove(arguments) => prove::run(arguments),
         Command::Switch(arguments) => steer::switch(&arguments),
         Command::ReloadCertificates(arguments) => steer::reload_certificates(&arguments),
+        Command::Run(arguments) => run::run(arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
+        Command::Become(arguments) => run::become_it(arguments),
     }
 }

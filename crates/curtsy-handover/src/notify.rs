@@ -83,6 +83,14 @@ impl Notify {
         self.send(&format!("STATUS={}", status.replace('\n', " ")))
     }
 
+    /// The service cannot start: the system's error number, and why for people.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn failed(&self, errno: i32, why: &str) -> io::Result<()> {
+        self.send(&format!("ERRNO={errno}\nSTATUS={}", why.replace('\n', " ")))
+    }
+
     fn send(&self, message: &str) -> io::Result<()> {
         let Some(address) = &self.address else {
             return Ok(());
@@ -133,6 +141,8 @@ mod tests {
         assert_eq!(heard(), "MAINPID=42\nREADY=1");
         notify.status("two\nlines").unwrap();
         assert_eq!(heard(), "STATUS=two lines");
+        notify.failed(2, "no such\nfile").unwrap();
+        assert_eq!(heard(), "ERRNO=2\nSTATUS=no such file");
         notify.ready().unwrap();
         notify.stopping().unwrap();
         assert_eq!(

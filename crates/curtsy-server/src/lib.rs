@@ -49,7 +49,7 @@ pub use curtsy_lifecycle::{
 pub use error::Error;
 pub use http2::Http2Limits;
 pub use limits::Limits;
-pub use listener::ListenOn;
+pub use listener::{ListenOn, Listener};
 pub use mode::{Mode, ModeName, PlainOnTls};
 pub use proxy::ProxyPeers;
 pub use server::{Builder, Handle, Outcome, Server};

@@ -6,6 +6,7 @@
 //!   leads to that very socket.
 //! - Before the last descriptor of a TCP listener is closed, the kernel is told to take no new
 //!   connection and the queue is emptied: closing would reset what is queued.
+//! - Not so for an inherited one, which a successor or the service manager may still accept from.
 
 use crate::address::ListenAddress;
 use crate::error::{Error, Kind};
@@ -18,21 +19,71 @@ use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// How many connections may wait to be accepted; the kernel's `net.core.somaxconn` caps it.
 const BACKLOG: i32 = 4096;
 
 /// A bound socket, or several that share one address, with a name.
+///
+/// A server makes its own. This is for a process that holds sockets for others, as a supervisor does: they stay open,
+/// and their queue is kept, while the programs that accept from them come and go.
+///
+/// ```
+/// use curtsy_server::{ListenAddress, Listener};
+///
+/// let address: ListenAddress = "127.0.0.1:0".parse()?;
+/// let held = Listener::bind(vec![("web", address).into()])?;
+/// assert_eq!(held[0].name(), "web");
+/// assert_ne!(held[0].address().tcp().map_or(0, |address| address.port()), 0);
+/// # Ok::<(), curtsy_server::Error>(())
+/// ```
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub struct Listener {
     pub(crate) name: String,
     pub(crate) local: Address,
     pub(crate) sockets: Vec<Socket>,
     pub(crate) asked: Asked,
     /// Kept so that the path goes with the listener.
     path: Option<BoundPath>,
+    /// Whoever gave it to this process may go on accepting from it.
+    is_shared: bool,
+}
+
+impl Listener {
+    /// Binds everything asked for, or nothing.
+    ///
+    /// # Errors
+    /// As when a server is built: what cannot be bound, with the way out, and a name used twice.
+    pub fn bind(wanted: Vec<ListenOn>) -> Result<Vec<Self>, Error> {
+        bind_all(wanted, 1)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens; the port that the kernel chose if it was to.
+    pub fn address(&self) -> &Address {
+        &self.local
+    }
+
+    /// The socket, non-blocking until somebody makes it otherwise: that belongs to the socket, and not to a process.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        // Every way to make one puts at least one in.
+        self.sockets[0].as_fd()
+    }
+
+    /// Has the kernel take no new connection; those in the queue stay there for whoever accepts from it.
+    ///
+    /// One that was inherited is left as it is: another process may be about to accept from it.
+    pub fn refuse_new(&mut self) {
+        if !self.is_shared {
+            self.close_door();
+        }
+    }
 }
 
 /// What a server is asked to listen on: an address to bind, or a socket that exists.
@@ -221,7 +272,7 @@ impl Listener {
     /// For TCP a socket filter drops packets that would open a connection; the handshakes under
     /// way finish. A client whose packet was dropped tries again and finds the port closed. For a
     /// Unix socket the path goes first: nobody finds it any more.
-    pub(crate) fn refuse_new(&mut self) {
+    fn close_door(&mut self) {
         drop(self.path.take());
         if matches!(self.local, Address::Tcp(_)) {
             for socket in &self.sockets {
@@ -269,6 +320,7 @@ fn bind(name: String, address: &ListenAddress, sockets: usize) -> Result<Listene
                     sockets,
                     asked: Asked::default(),
                     path: None,
+                    is_shared: false,
                 });
             }
             Err(error) => failed = Some((candidate, error)),
@@ -400,6 +452,7 @@ fn bind_unix(name: String, path: &Path, mode: Option<u32>) -> Result<Listener, E
         sockets: vec![socket],
         asked: Asked::default(),
         path: Some(guard),
+        is_shared: false,
     })
 }
 
@@ -453,6 +506,7 @@ fn adopt(name: String, socket: Socket) -> Result<Listener, Error> {
         sockets: vec![socket],
         asked: Asked::default(),
         path: None,
+        is_shared: false,
     })
 }
 
@@ -482,7 +536,9 @@ fn inherited() -> Result<Vec<Listener>, Error> {
                 1 => inherited.name,
                 n => format!("{}-{n}", inherited.name),
             };
-            adopt(name, Socket::from(inherited.fd))
+            let mut listener = adopt(name, Socket::from(inherited.fd))?;
+            listener.is_shared = true;
+            Ok(listener)
         })
         .collect()
 }

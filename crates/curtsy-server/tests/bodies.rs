@@ -253,7 +253,11 @@ async fn a_small_unread_body_keeps_the_connection_alive() {
 
 #[tokio::test]
 async fn a_large_unread_body_closes_and_does_not_reset_the_answer() {
-    let server = serve().await;
+    let limits = Limits {
+        close_linger: support::PATIENCE,
+        ..Limits::default()
+    };
+    let server = serve_with(|builder| builder.limits(limits)).await;
     let piece = "u".repeat(1 << 20);
     for fields in ["Content-Length: 10485760", "Content-Length: 262145"] {
         let mut client = server.client().await;
@@ -266,8 +270,12 @@ async fn a_large_unread_body_closes_and_does_not_reset_the_answer() {
     client
         .send(post("/refuse-body", "Content-Length: 10485760", ""))
         .await;
-    let _ = client.try_send(&piece[..300_000]).await;
+    client.send(&piece[..300_000]).await;
     client.answer().await.is(403, "no").and_closes();
+    tokio::time::sleep(ms(50)).await;
+    client.send(&piece).await;
+    client.ends().await;
+    drop(client);
     // Chunked, so that only reading tells: the answer says nothing, the connection ends.
     let mut client = server.client().await;
     client
@@ -278,6 +286,7 @@ async fn a_large_unread_body_closes_and_does_not_reset_the_answer() {
         .await;
     client.answer().await.is(403, "no");
     client.ends().await;
+    drop(client);
     server.serves_others().await;
     server.drain().await;
 }

@@ -1,5 +1,5 @@
 //! The contract's life cycle, row 3 and rows 13 to 19, and what a drain shows of itself: states, hooks,
-//! extensions, upgrades, clients that go away, several listeners, lame ducks.
+//! extensions, upgrades, clients that go away, several listeners.
 #![allow(
     clippy::unwrap_used,
     reason = "a failed unwrap in a test is a failed test"
@@ -285,10 +285,18 @@ async fn finishing() -> Running {
 
 #[tokio::test]
 async fn row_18_finish_lets_the_handler_run_on_and_the_drain_waits_for_it() {
+    use tokio::io::AsyncWriteExt;
     let mut server = finishing().await;
-    let mut client = server.client().await;
-    client.send(request("GET", "/gate?a")).await;
+    let mut client = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
+    client
+        .write_all(request("GET", "/gate?a").as_bytes())
+        .await
+        .unwrap();
     server.app.noted("in /gate?a").await;
+    // It goes for good, with a reset: to close one's sending side is not to go.
+    client.set_zero_linger().unwrap();
     drop(client);
     server.handle.wish_shutdown();
     soon("draining", server.handle.reached(Phase::Draining)).await;
@@ -304,6 +312,28 @@ async fn row_18_finish_lets_the_handler_run_on_and_the_drain_waits_for_it() {
         "{:?}",
         app.notes()
     );
+}
+
+#[tokio::test]
+async fn row_18_finish_counts_a_handler_whose_connection_is_gone() {
+    let mut server = finishing().await;
+    let mut client = server.client().await;
+    client.send(request("GET", "/gate?a")).await;
+    server.app.noted("in /gate?a").await;
+    assert!(
+        server
+            .handle
+            .kill(server.handle.snapshot().stragglers[0].id)
+    );
+    client.is_cut().await;
+    server.handle.wish_shutdown();
+    soon("draining", server.handle.reached(Phase::Draining)).await;
+    assert!(
+        not_within(ms(150), &mut server.running).await,
+        "it did not wait"
+    );
+    server.app.open("a");
+    assert!(server.ended().await.is_drained());
 }
 
 #[tokio::test]
@@ -353,56 +383,6 @@ async fn row_19_an_upgrade_hands_over_the_bytes_that_are_there() {
     drop((client, long));
     limited.drain().await;
     server.drain().await;
-}
-
-#[tokio::test]
-async fn a_lame_duck_serves_as_before_and_can_be_recalled() {
-    let policy = DrainPolicy {
-        lame_duck: Duration::from_secs(3_600),
-        ..at_once()
-    };
-    let server = serve_with(|builder| builder.drain(policy)).await;
-    let mut old = server.client().await;
-    old.get("/a")
-        .await
-        .is(200, "hello from /a")
-        .and_keeps_alive();
-    for _ in 0..2 {
-        server.handle.wish_shutdown();
-        server
-            .until("lame", |now| now.phase == Phase::LameDuck)
-            .await;
-        assert!(!server.handle.phase().is_ready());
-        old.get("/b")
-            .await
-            .is(200, "hello from /b")
-            .and_keeps_alive();
-        let mut new = server.client().await;
-        new.get("/c")
-            .await
-            .is(200, "hello from /c")
-            .and_keeps_alive();
-        server.handle.recall();
-        server
-            .until("ready", |now| now.phase == Phase::Serving)
-            .await;
-    }
-    old.get("/d")
-        .await
-        .is(200, "hello from /d")
-        .and_keeps_alive();
-    server.handle.close();
-    assert!(matches!(server.ended().await, Outcome::Closed(_)));
-
-    let policy = DrainPolicy {
-        lame_duck: ms(200),
-        ..at_once()
-    };
-    let server = serve_with(|builder| builder.drain(policy)).await;
-    server.handle.wish_shutdown();
-    let outcome = server.ended().await;
-    assert!(outcome.is_drained());
-    assert!(outcome.report().took + ms(20) >= ms(200), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -457,34 +437,4 @@ async fn a_snapshot_of_a_drain_shows_stragglers_oldest_first() {
         .and_closes();
     server.handle.close();
     assert!(matches!(server.ended().await, Outcome::Closed(_)));
-}
-
-#[tokio::test]
-async fn workers_with_threads_of_their_own_drain_alike() {
-    let server = serve_with(|builder| builder.workers(2.try_into().unwrap())).await;
-    let mut clients = Vec::new();
-    for n in 0..20 {
-        let mut client = server.client().await;
-        client
-            .get("/once")
-            .await
-            .is(200, "hello from /once")
-            .and_keeps_alive();
-        client.send(request("GET", &format!("/gate?{n}"))).await;
-        server.app.noted(&format!("in /gate?{n}")).await;
-        clients.push(client);
-    }
-    let app: App = server.app.clone();
-    server.handle.wish_shutdown();
-    soon("draining", server.handle.reached(Phase::Draining)).await;
-    for (n, client) in clients.iter_mut().enumerate() {
-        app.open(&n.to_string());
-        client
-            .answer()
-            .await
-            .is(200, &format!("through {n}"))
-            .and_closes();
-        client.ends().await;
-    }
-    assert!(server.ended().await.is_drained());
 }

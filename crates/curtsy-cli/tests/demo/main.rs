@@ -2,7 +2,8 @@
 
 #![allow(
     clippy::unwrap_used,
-    reason = "in a test a failed unwrap is a failed test"
+    clippy::print_stdout,
+    reason = "in a test a failed unwrap is a failed test, and what is skipped is said"
 )]
 
 mod clients;

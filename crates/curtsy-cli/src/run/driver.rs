@@ -1,0 +1,297 @@
+//! The supervisor's hands: processes, signals, sockets and the clock, around the state machine.
+//!
+//! Invariants:
+//! - Children are reaped in one place, [`Driver::reap`]: until then a number in the table is that process's and nobody
+//!   else's, so that a signal cannot go astray. What is reaped and not in the table was inherited, by process 1.
+//! - What a process said is heard before its end is judged.
+
+use super::control::{Answer, Client};
+use super::launch::Launch;
+use super::machine::{Action, End, Event, Id, Machine};
+use super::readiness::Readiness;
+use super::say;
+use super::words::Words;
+use curtsy::Listener;
+use curtsy_handover::notify::Notify;
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait,
+};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::task::AbortHandle;
+
+/// An event, and who wants to hear what comes of it.
+pub(crate) type Heard = (Event, Option<Client>);
+
+/// A process that runs, or has ended and was not reaped.
+#[derive(Debug)]
+struct Process {
+    pid: Pid,
+    words: Arc<Words>,
+    waiting: AbortHandle,
+}
+
+/// The supervisor at work.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(crate) machine: Machine,
+    pub(crate) launch: Launch,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) notify: Notify,
+    pub(crate) events: UnboundedSender<Heard>,
+    pub(crate) heard: UnboundedReceiver<Heard>,
+    began: Instant,
+    processes: HashMap<Id, Process>,
+    /// Who waits for the reload under way.
+    clients: Vec<Client>,
+    /// Who waits for the one after it.
+    next_clients: Vec<Client>,
+    is_reloading: bool,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        machine: Machine,
+        launch: Launch,
+        listeners: Vec<Listener>,
+        readiness: Readiness,
+        notify: Notify,
+        (events, heard): (UnboundedSender<Heard>, UnboundedReceiver<Heard>),
+    ) -> Self {
+        Self {
+            machine,
+            launch,
+            listeners,
+            readiness: Arc::new(readiness),
+            notify,
+            events,
+            heard,
+            began: Instant::now(),
+            processes: HashMap::new(),
+            clients: Vec::new(),
+            next_clients: Vec::new(),
+            is_reloading: false,
+        }
+    }
+
+    /// Supervises until the end; the status to exit with. `children` is told at every SIGCHLD.
+    pub(crate) async fn run(mut self, mut children: tokio::signal::unix::Signal) -> u8 {
+        if let Some(status) = self.handle(Event::Start) {
+            return status;
+        }
+        loop {
+            let wakes_at = self.machine.wakes_at().map(|moment| self.began + moment);
+            let tick = async {
+                match wakes_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let events = tokio::select! {
+                _ = children.recv() => self.reap(),
+                heard = self.heard.recv() => match heard {
+                    Some((event, client)) => {
+                        if let Some(client) = client {
+                            self.wait_for_reload(client);
+                        }
+                        vec![event]
+                    }
+                    // Never: this value holds a sender.
+                    None => Vec::new(),
+                },
+                () = tick => vec![Event::Tick],
+            };
+            for event in events {
+                if let Some(status) = self.handle(event) {
+                    return status;
+                }
+            }
+        }
+    }
+
+    /// Lets the machine decide and does what it says; the status, if that is to exit.
+    fn handle(&mut self, event: Event) -> Option<u8> {
+        let mut pending = vec![event];
+        while let Some(event) = pending.pop() {
+            for action in self.machine.handle(self.began.elapsed(), event) {
+                match action {
+                    Action::Start {
+                        process,
+                        generation,
+                    } => {
+                        if let Err(why) = self.start(process, generation) {
+                            // As if it had started and ended.
+                            let end = End::NotExecuted { why, status: 1 };
+                            pending.push(Event::Ended(process, end));
+                        }
+                    }
+                    Action::Exit(status) => return Some(status),
+                    Action::Signal(process, signal) => self.signal(process, signal),
+                    Action::Kill(process) => self.kill(process),
+                    Action::Close => {
+                        self.tell_manager(Notify::stopping);
+                        self.listeners.iter_mut().for_each(Listener::refuse_new);
+                    }
+                    Action::Serving => {
+                        say("curtsy: generation 0 serves");
+                        self.tell_manager(Notify::ready);
+                    }
+                    Action::Tell(text) => {
+                        say(&format!("curtsy: {text}"));
+                        self.progress(&text);
+                    }
+                    Action::Refused(why) => self.refused(why),
+                    Action::Reloading(generation) => self.reloading(generation),
+                    Action::Reloaded(generation, result) => self.reloaded(generation, result),
+                }
+            }
+        }
+        None
+    }
+
+    fn start(&mut self, process: Id, generation: u32) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("cannot start a process: {error}");
+        let words = Arc::new(Words::new().map_err(failed)?);
+        let number = self
+            .launch
+            .start(&self.listeners, &words.address())
+            .map_err(failed)?;
+        let Some(pid) = i32::try_from(number).ok().and_then(Pid::from_raw) else {
+            return Err(format!("{number} is not a process"));
+        };
+        let text = format!("generation {generation} started  (pid {number})");
+        say(&format!("curtsy: {text}"));
+        self.progress(&text);
+        let readiness = Arc::clone(&self.readiness);
+        let listener = self.tcp_address();
+        let (events, ear) = (self.events.clone(), Arc::clone(&words));
+        let waiting = tokio::spawn(async move {
+            readiness.wait(number, &ear, listener).await;
+            // Nobody to tell means that the supervisor has ended.
+            let _ = events.send((Event::Ready(process), None));
+        });
+        let waiting = waiting.abort_handle();
+        let started = Process {
+            pid,
+            words,
+            waiting,
+        };
+        self.processes.insert(process, started);
+        Ok(())
+    }
+
+    fn tcp_address(&self) -> Option<SocketAddr> {
+        self.listeners
+            .iter()
+            .find_map(|listener| listener.address().tcp())
+    }
+
+    /// Takes the status of every child that has ended.
+    fn reap(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let found = self.processes.iter().find(|(_, child)| child.pid == pid);
+            let Some(id) = found.map(|(id, _)| *id) else {
+                continue;
+            };
+            if let Some(child) = self.processes.remove(&id) {
+                child.waiting.abort();
+                events.push(Event::Ended(id, judge(&child, status)));
+            }
+        }
+        events
+    }
+
+    fn signal(&self, process: Id, signal: Signal) {
+        if let Some(child) = self.processes.get(&process) {
+            // It has ended, and will be reaped.
+            let _ = kill_process(child.pid, signal);
+        }
+    }
+
+    /// It and all that it started, unless they went their own way.
+    fn kill(&self, process: Id) {
+        if let Some(child) = self.processes.get(&process) {
+            let _ = kill_process_group(child.pid, Signal::KILL);
+            // In the first moment of its life it leads no group.
+            let _ = kill_process(child.pid, Signal::KILL);
+        }
+    }
+
+    fn wait_for_reload(&mut self, client: Client) {
+        match self.is_reloading {
+            true => {
+                let text = "a reload is under way; the next one follows it".to_owned();
+                // A client that left is no reason not to reload.
+                let _ = client.send(Answer::Progress(text));
+                self.next_clients.push(client);
+            }
+            false => self.clients.push(client),
+        }
+    }
+
+    fn reloading(&mut self, generation: u32) {
+        self.is_reloading = true;
+        self.clients.append(&mut self.next_clients);
+        let text = format!("reloading: generation {generation} is to come");
+        say(&format!("curtsy: {text}"));
+        self.progress(&text);
+        self.tell_manager(Notify::reloading);
+    }
+
+    fn reloaded(&mut self, generation: u32, result: Result<(), String>) {
+        self.is_reloading = false;
+        self.tell_manager(Notify::ready);
+        let result = match result {
+            Ok(()) => Ok(format!("generation {generation} serves")),
+            Err(why) => Err(format!(
+                "generation {generation} {why}; the old one was kept"
+            )),
+        };
+        match &result {
+            Ok(text) | Err(text) => say(&format!("curtsy: {text}")),
+        }
+        for client in self.clients.drain(..) {
+            let _ = client.send(Answer::Done(result.clone()));
+        }
+    }
+
+    fn refused(&mut self, why: &str) {
+        say(&format!("curtsy: not reloaded: {why}"));
+        for client in self.clients.drain(..).chain(self.next_clients.drain(..)) {
+            let _ = client.send(Answer::Done(Err(why.to_owned())));
+        }
+    }
+
+    fn progress(&self, text: &str) {
+        for client in &self.clients {
+            let _ = client.send(Answer::Progress(text.to_owned()));
+        }
+    }
+
+    fn tell_manager(&self, what: fn(&Notify) -> std::io::Result<()>) {
+        if let Err(error) = what(&self.notify) {
+            tracing::warn!(%error, "cannot tell the service manager");
+        }
+    }
+}
+
+fn judge(child: &Process, status: WaitStatus) -> End {
+    let pid = u32::try_from(child.pid.as_raw_nonzero().get()).unwrap_or_default();
+    let said = child.words.said(pid);
+    let exit = status
+        .exit_status()
+        .and_then(|status| u8::try_from(status).ok());
+    match (exit, status.terminating_signal()) {
+        (Some(status), _) => match (said.errno, said.status) {
+            (Some(_), Some(why)) => End::NotExecuted { why, status },
+            (None, _) | (_, None) => End::Status(status),
+        },
+        (None, Some(signal)) => End::Signal(signal),
+        (None, None) => End::Status(1),
+    }
+}

@@ -1,0 +1,172 @@
+//! Programs in other languages that adopt `LISTEN_FDS` and stop in the way of their own, reloaded under load.
+
+use crate::supervisor::{BOUND, Supervisor};
+use curtsy_prove::Plan;
+use curtsy_prove::child::Child;
+use std::path::Path;
+
+const RELOADS: usize = 3;
+const BETWEEN: u64 = 200;
+
+const PYTHON: &str = r#"
+import http.server, os, signal, socket, threading
+
+assert os.environ["LISTEN_PID"] == str(os.getpid()) and os.environ["LISTEN_FDS"] == "1"
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b"pid=%d" % os.getpid()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = False
+    block_on_close = True
+    def server_bind(self):
+        self.socket.close()
+        self.socket = socket.socket(fileno=3)
+        # Shared with the other generation: whoever comes second must not wait in accept.
+        self.socket.setblocking(False)
+        self.server_name, self.server_port = "x", 0
+    def server_activate(self):
+        pass
+
+server = Server(("127.0.0.1", 0), Handler)
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+    address = os.environ["NOTIFY_SOCKET"]
+    manager.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)
+server.serve_forever(poll_interval=0.05)
+server.server_close()
+"#;
+
+const NODE: &str = r#"
+const http = require("http");
+const { LISTEN_PID, LISTEN_FDS } = process.env;
+if (LISTEN_PID !== String(process.pid) || LISTEN_FDS !== "1") throw new Error("no sockets");
+const server = http.createServer((_, response) => response.end(`pid=${process.pid}`));
+server.listen({ fd: 3 });
+process.on("SIGTERM", () => server.close(() => process.exit(0)));
+"#;
+
+const GO: &str = r#"
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+)
+
+func main() {
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		panic("no sockets")
+	}
+	listener, err := net.FileListener(os.NewFile(3, "main"))
+	if err != nil {
+		panic(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "pid=%d", os.Getpid())
+	})}
+	done := make(chan struct{})
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	go func() {
+		<-stop
+		server.Shutdown(context.Background())
+		close(done)
+	}()
+	if err := server.Serve(listener); err != http.ErrServerClosed {
+		panic(err)
+	}
+	<-done
+}
+"#;
+
+/// Runs a tool to its end; its output, or `None` with a word if it is not there.
+async fn tool(program: &str, arguments: &[&str]) -> Option<String> {
+    let Ok(mut child) = Child::start(program, arguments) else {
+        println!("SKIPPED: {program} is not installed");
+        return None;
+    };
+    let exit = child.wait_exit(BOUND).await.unwrap();
+    child.wait_output_end(BOUND).await.unwrap();
+    assert!(exit.status.success(), "{program}: {}", child.stderr());
+    Some(child.stdout())
+}
+
+/// New connections at full speed through reloads: none is refused, none is lost, and every generation answers.
+async fn reloads_lose_nothing(flags: &[&str], program: &[&str]) {
+    let mut supervisor = Supervisor::start(flags, program).await;
+    let running = Plan::to_address(supervisor.address, "/")
+        .connections(20)
+        .connection_per_request()
+        .refused_is_loss()
+        .record_answers()
+        .start();
+    for _ in 0..RELOADS {
+        let answered = running.counts().answered + BETWEEN;
+        running.wait_answered(answered, BOUND).await.unwrap();
+        supervisor.reloads().await;
+    }
+    let answered = running.counts().answered + BETWEEN;
+    running.wait_answered(answered, BOUND).await.unwrap();
+    running.stop();
+    let report = running.finish().await;
+    assert_eq!(report.lost(), 0, "{report}\n{}", supervisor.child.stderr());
+    assert_eq!(report.answers.len(), RELOADS + 1, "{:?}", report.answers);
+    assert_eq!(supervisor.stop().await, Some(0));
+}
+
+fn write(directory: &Path, name: &str, text: &str) -> String {
+    let path = directory.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn python_says_that_it_is_ready() {
+    // The interpreter itself: a wrapper on the path may fork.
+    let find = ["-c", "import sys; print(sys.executable)"];
+    let Some(python) = tool("python3", &find).await else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let script = write(directory.path(), "server.py", PYTHON);
+    reloads_lose_nothing(&["--ready", "notify"], &[python.trim(), &script]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_is_asked_over_http() {
+    if tool("node", &["--version"]).await.is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let script = write(directory.path(), "server.js", NODE);
+    reloads_lose_nothing(&["--ready", "http:/healthz"], &["node", &script]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn go_is_asked_to_accept() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = write(directory.path(), "server.go", GO);
+    let binary = directory.path().join("server");
+    let binary = binary.to_str().unwrap();
+    if tool("go", &["build", "-o", binary, &source])
+        .await
+        .is_none()
+    {
+        return;
+    }
+    reloads_lose_nothing(&["--ready", "tcp"], &[binary]).await;
+}
