@@ -492,7 +492,7 @@ impl Handle {
     }
 
     /// What the server is doing: phase, connections by state, stragglers oldest first. It looks at
-    /// every connection, and disturbs none.
+    /// every connection, and disturbs none; one that is just being parked may be counted twice.
     pub fn snapshot(&self) -> Snapshot {
         self.inner.shared.snapshot()
     }
