@@ -44,3 +44,14 @@ pub fn http2_frames(bytes: &[u8]) {
     assert_eq!(crate::http2::count_frames(&[front, back]), whole);
     assert!(found <= bytes.len() + 1);
 }
+
+/// The head of an HTTP/1 request, cut into two reads anywhere: what is counted does not depend on
+/// the cut.
+pub fn head_scan(bytes: &[u8]) {
+    let (cut, bytes) = bytes
+        .split_first()
+        .map_or((0, bytes), |(cut, rest)| (*cut, rest));
+    let whole = crate::http1::count_framing(&[bytes]);
+    let (front, back) = bytes.split_at(usize::from(cut).min(bytes.len()));
+    assert_eq!(crate::http1::count_framing(&[front, back]), whole);
+}

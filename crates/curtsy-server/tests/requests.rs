@@ -397,3 +397,14 @@ async fn more_than_500_fields_are_431() {
     client.ends().await;
     server.drain().await;
 }
+
+/// Empty lines may come before a request (RFC 9112, section 2.2); they hide nothing of it.
+#[tokio::test]
+async fn framing_in_doubt_behind_empty_lines_is_refused() {
+    let server = serve().await;
+    let head =
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n";
+    let heads = ["\r\n", "\n", "\r\n\r\n"].map(|lines| (lines, format!("{lines}{head}0\r\n\r\n")));
+    server.refuses(400, heads).await;
+    server.drain().await;
+}

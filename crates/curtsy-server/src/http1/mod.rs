@@ -16,3 +16,18 @@ pub(crate) use deadlines::{Due, Situation, next as next_deadline};
 pub(crate) use rules::is_host;
 pub(crate) use service::{Answering, Judge};
 pub(crate) use wire::{Wire, poll_discard};
+
+/// What the scan finds in a head that comes in `reads`: lines of the two framing fields, and the
+/// head's length; for fuzz targets.
+#[cfg(fuzzing)]
+pub(crate) fn count_framing(reads: &[&[u8]]) -> (u8, u8, Option<u64>) {
+    let mut scan = scan::Scan::default();
+    for read in reads {
+        scan.bytes(read);
+    }
+    (
+        scan.transfer_encodings,
+        scan.content_lengths,
+        scan.head_length(),
+    )
+}

@@ -17,6 +17,8 @@ pub(crate) struct Scan {
     line_len: u8,
     /// Within a line whose name is known not to matter.
     skip: bool,
+    /// A line that is not empty was seen.
+    begun: bool,
     done: bool,
     /// Bytes looked at: once done, the length of the head.
     length: u64,
@@ -101,15 +103,18 @@ impl Scan {
 
     #[inline]
     fn line(&mut self, line: &[u8]) {
-        match line.first() {
-            None | Some(b'\r') => self.done = true,
-            Some(b't' | b'T') if is_named(line, TRANSFER_ENCODING) => {
+        match line {
+            // Empty lines before the request line are passed over, by hyper too.
+            [] | [b'\r'] => self.done = self.begun,
+            [b't' | b'T', ..] if is_named(line, TRANSFER_ENCODING) => {
+                self.begun = true;
                 self.transfer_encodings = self.transfer_encodings.saturating_add(1);
             }
-            Some(b'c' | b'C') if is_named(line, CONTENT_LENGTH) => {
+            [b'c' | b'C', ..] if is_named(line, CONTENT_LENGTH) => {
+                self.begun = true;
                 self.content_lengths = self.content_lengths.saturating_add(1);
             }
-            Some(_) => {}
+            [_, ..] => self.begun = true,
         }
     }
 }
@@ -136,6 +141,34 @@ mod tests {
             scan.bytes(part);
         }
         (scan.transfer_encodings, scan.content_lengths)
+    }
+
+    #[test]
+    fn empty_lines_before_the_request_do_not_hide_it() {
+        let head: &[u8] = b"\r\n\n\r\nPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\
+                            Content-Length: 3\r\n\r\n";
+        assert_eq!(counted(&[head]), (1, 1));
+        for cut in 0..head.len() {
+            let (front, back) = head.split_at(cut);
+            let mut scan = Scan::default();
+            scan.bytes(front);
+            scan.bytes(back);
+            let found = (scan.transfer_encodings, scan.content_lengths);
+            assert_eq!(
+                (found, scan.head_length()),
+                ((1, 1), Some(head.len() as u64))
+            );
+        }
+    }
+
+    #[test]
+    fn what_only_begins_like_a_name_is_another_wherever_it_is_cut() {
+        let head: &[u8] =
+            b"GET / HTTP/1.1\r\nTransfer-Encoding-X: 1\r\nContent-Length-X: 1\r\n\r\n";
+        for cut in 0..head.len() {
+            let (front, back) = head.split_at(cut);
+            assert_eq!(counted(&[front, back]), (0, 0), "{cut}");
+        }
     }
 
     #[test]
