@@ -1,5 +1,7 @@
 //! The service of `hyper-tpc`, for whoever wants to put the same one on another server.
 
+#![forbid(unsafe_code)]
+
 use std::convert::Infallible;
 
 use bytes::Bytes;
