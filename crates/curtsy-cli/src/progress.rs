@@ -94,7 +94,8 @@ fn bar(snapshot: &Snapshot, waiting: &str) -> String {
     )
 }
 
-fn write(text: &str) {
+/// Writes to stderr, all at once.
+pub(crate) fn write(text: &str) {
     let mut out = stderr().lock();
     // A closed stderr must not keep the server from draining.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

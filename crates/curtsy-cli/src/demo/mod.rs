@@ -170,10 +170,7 @@ fn tell_restart(step: &RestartStep<'_>) {
     say(&format!("curtsy: {step}").replace('\n', " / "));
 }
 
-#[allow(
-    clippy::print_stderr,
-    reason = "this is the command's conversation with its user"
-)]
+/// A line in one write: during a restart two processes write to one terminal.
 fn say(text: &str) {
-    eprintln!("{text}");
+    progress::write(&format!("{text}\n"));
 }

@@ -103,7 +103,7 @@ async fn a_killed_heir_takes_only_its_own_with_it() {
     row.signal(ChildSignal::HUP);
     let line = row.line("generation 1 accepts (pid ").await;
     let heir = line.split("(pid ").nth(1).unwrap();
-    let heir: u32 = heir.trim_end_matches(')').parse().unwrap();
+    let heir: u32 = heir.split(')').next().unwrap().parse().unwrap();
     kill(heir, ChildSignal::KILL).unwrap();
     let line = row.line("kept the old process: ").await;
     assert!(line.contains("ended with"), "{line}");

@@ -33,6 +33,7 @@ async fn exchange(stream: &mut TcpStream, bytes: &[u8], answers: usize) -> Strin
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_connections_and_descriptors_go_through_ten_restarts() {
     const RESTARTS: usize = 10;
+    const SLACK: usize = 4;
     let mut row = Row::start(&[]).await;
     let mut silent = Vec::new();
     let mut idle = Vec::new();
@@ -57,11 +58,12 @@ async fn waiting_connections_and_descriptors_go_through_ten_restarts() {
                 assert!(exchange(stream, ASK, 1).await.ends_with(&by));
             }
         }
-        // The channel to the old process closes a moment after that has ended.
+        // The channel to the old process closes a moment after that has ended. A leak of one
+        // descriptor a restart would be more than the slack by the end.
         let settled = async {
             loop {
                 let now = usage_of(row.pid()).unwrap().descriptors;
-                if descriptors.is_none_or(|before| now <= before) {
+                if descriptors.is_none_or(|before| now <= before + SLACK) {
                     return now;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -70,7 +72,7 @@ async fn waiting_connections_and_descriptors_go_through_ten_restarts() {
         let now = timeout(BOUND, settled).await;
         let now = now.unwrap_or_else(|_| panic!("more than {descriptors:?} descriptors"));
         if generation > 1 {
-            descriptors = Some(now);
+            descriptors.get_or_insert(now);
         }
         assert_eq!(row.children(), [0; 0], "a child is left");
     }
