@@ -20,7 +20,7 @@ use crate::duration;
     after_long_help = EXAMPLES
 )]
 pub(crate) struct Arguments {
-    /// http://HOST[:PORT]/PATH, https://..., or unix:SOCKET[:PATH]
+    #[arg(help = "http://HOST[:PORT]/PATH, https://..., or unix:SOCKET[:PATH]")]
     pub(super) url: String,
     /// Connections at a time, each with one client
     #[arg(
