@@ -15,7 +15,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, getsid, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process;
 use tokio::sync::watch;
@@ -366,28 +366,26 @@ pub fn usage_of(pid: u32) -> Result<Usage, Error> {
 
 /// Whether the group has a member, in the session that this process is in as well.
 fn is_group_of_our_session(group: Pid) -> bool {
-    let Ok(session) = getsid(None) else {
+    // Not `getsid`: in a container the session may be one from outside, whose number is 0 there.
+    let Some((_, session)) = group_and_session("self") else {
         return false;
     };
     let Ok(processes) = fs::read_dir("/proc") else {
         return false;
     };
     processes.flatten().any(|entry| {
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
-            return false;
-        };
-        let Some((_, after_name)) = stat.rsplit_once(") ") else {
-            return false;
-        };
-        // After the name come the state, the parent, the group and the session.
-        let ids: Vec<i32> = after_name
-            .split(' ')
-            .skip(2)
-            .take(2)
-            .filter_map(|id| id.parse().ok())
-            .collect();
-        ids == [group.as_raw_pid(), session.as_raw_pid()]
+        let name = entry.file_name();
+        name.to_str().and_then(group_and_session) == Some((group.as_raw_pid(), session))
     })
+}
+
+/// The group and the session of a process, by its name in `/proc`.
+fn group_and_session(process: &str) -> Option<(i32, i32)> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(") ")?;
+    // After the name come the state, the parent, the group and the session.
+    let mut ids = after_name.split(' ').skip(2).map(str::parse);
+    Some((ids.next()?.ok()?, ids.next()?.ok()?))
 }
 
 fn pid_from(pid: u32) -> Option<Pid> {
