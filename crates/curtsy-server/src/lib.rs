@@ -14,7 +14,7 @@ mod address;
 mod alarm;
 mod body;
 mod clock;
-mod control;
+pub mod control;
 mod doors;
 mod error;
 mod ferry;

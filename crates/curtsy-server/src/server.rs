@@ -1,7 +1,7 @@
 //! The server as programs hold it: built, run, and steered from anywhere by its handle.
 
 use crate::accept::{Accepting, Acceptor};
-use crate::control::ControlSocket;
+use crate::control::{self, ControlSocket, Status};
 use crate::doors::Doors;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
@@ -497,6 +497,15 @@ impl Handle {
         self.inner.shared.snapshot()
     }
 
+    /// The same and more as the control socket tells it: what `curtsy status` shows.
+    pub fn status(&self) -> Status {
+        control::status(self)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
     /// The server's drain, as a flag and a future: for tasks of the program that should end with
     /// it.
     pub fn draining(&self) -> Draining {
@@ -728,6 +737,9 @@ impl Builder {
                 .map(|listener| (listener.name.clone(), std::mem::take(&mut listener.asked)))
                 .collect(),
         ));
+        let addresses = listeners.iter().map(|listener| listener.local.to_string());
+        // Nobody else has seen it yet.
+        let _ = shared.addresses.set(addresses.collect());
         let (wish, wishes) = mpsc::unbounded_channel();
         let (restarts, restart_wishes) = mpsc::unbounded_channel();
         let (phases, phase) = watch::channel(Phase::Starting);

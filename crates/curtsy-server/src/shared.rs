@@ -58,6 +58,10 @@ pub(crate) struct Shared {
     orphans: Mutex<Vec<Arc<Origin>>>,
     /// How long connections of a mode that was switched off are still listened to.
     pub(crate) linger: Duration,
+    /// When it was made.
+    pub(crate) began: Moment,
+    /// Where its listeners listen, in their order; set once, with the server.
+    pub(crate) addresses: OnceLock<Vec<String>>,
     boards: Vec<Arc<Board>>,
     open: AtomicUsize,
     next_id: AtomicU64,
@@ -70,6 +74,12 @@ pub(crate) struct Shared {
 pub(crate) struct Times {
     pub(crate) wished_at: Option<Moment>,
     pub(crate) deadline: Option<Moment>,
+    /// When a lame duck begins to drain.
+    pub(crate) lame_duck_ends: Option<Moment>,
+    pub(crate) linger_ends: Option<Moment>,
+    /// From the drain's beginning to its deadline.
+    pub(crate) patience: Option<Duration>,
+    pub(crate) open_at_start: Option<usize>,
 }
 
 impl Shared {
@@ -89,6 +99,8 @@ impl Shared {
             limits,
             manners,
             linger,
+            began: crate::clock::now(),
+            addresses: OnceLock::new(),
             boards: listeners.into_iter().map(board).collect(),
             signal,
             state_hook,

@@ -159,6 +159,14 @@ impl Driver {
             self.shared.set_times(Times {
                 wished_at: self.drain.wished_at(),
                 deadline: self.drain.deadline(),
+                lame_duck_ends: (self.drain.next_tick()).filter(|_| phase == Phase::LameDuck),
+                linger_ends: self.drain.linger_ends(),
+                patience: Some(self.drain.policy().deadline),
+                open_at_start: match phase {
+                    Phase::Draining => Some(self.shared.open()),
+                    Phase::Stopped => self.shared.times().open_at_start,
+                    Phase::Starting | Phase::Serving | Phase::LameDuck => None,
+                },
             });
             self.shared.set_phase(phase);
             self.phases.send_replace(phase);

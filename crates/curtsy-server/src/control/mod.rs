@@ -11,7 +11,13 @@
 mod client;
 mod message;
 mod socket;
+mod status;
 
 pub use client::{Control, control_path};
 pub(crate) use message::{Command, Reply, Request, parse};
 pub(crate) use socket::ControlSocket;
+pub(crate) use status::status;
+pub use status::{
+    Connections, DrainStatus, Latency, ListenerStatus, ProcessStatus, Requests, RestartStatus,
+    STRAGGLERS_NAMED, Status, StragglerStatus,
+};
