@@ -3,6 +3,7 @@
 //! Invariant: the request path only reads it. What changes (orders) is written a few times in a
 //! server's life; what is counted (open connections) is counted once a connection, not a request.
 
+use crate::control::Crier;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, StateHook};
 use crate::limits::Limits;
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) began: Moment,
     /// Where its listeners listen, in their order; set once, with the server.
     pub(crate) addresses: OnceLock<Vec<String>>,
+    /// Tells whoever listens at the control socket.
+    pub(crate) crier: Crier,
     boards: Vec<Arc<Board>>,
     open: AtomicUsize,
     next_id: AtomicU64,
@@ -101,6 +104,7 @@ impl Shared {
             linger,
             began: crate::clock::now(),
             addresses: OnceLock::new(),
+            crier: Crier::new(),
             boards: listeners.into_iter().map(board).collect(),
             signal,
             state_hook,
@@ -184,8 +188,16 @@ impl Shared {
         if before == connections && self.orders.has(Orders::DRAIN | Orders::HAND_OVER) {
             self.quiet.notify_one();
         }
+        self.moved_on();
         if self.limits.connections.is_some() {
             self.room.notify_one();
+        }
+    }
+
+    /// Something has ended. While the server drains that is worth telling of.
+    pub(crate) fn moved_on(&self) {
+        if self.orders.has(Orders::DRAIN | Orders::HAND_OVER) {
+            self.crier.nudge();
         }
     }
 

@@ -216,6 +216,7 @@ pub(crate) fn of(shared: &Shared) -> Status {
             open_at_start: times.open_at_start,
             hooks: snapshot.hooks,
         }),
+        restart: shared.crier.restart(),
         stragglers_total: snapshot.stragglers.len(),
         stragglers: stragglers.map(StragglerStatus::from).collect(),
         ..Status::default()
