@@ -226,8 +226,8 @@ impl Driver {
                 accepting = Accepting::HandOver;
             } else if heir.is_on_trial() {
                 // To be stopped in good order is proof enough of being the service.
-                heir.bake();
                 self.doors.own();
+                heir.bake();
             }
         }
         self.doors.refuse_new();
@@ -242,10 +242,11 @@ impl Driver {
                 self.next_restart();
             }
             Event::Proved => {
+                // First: who hears that this process serves finds it at its paths.
+                self.doors.own();
                 if let Some(heir) = &mut self.restarts.heir {
                     heir.bake();
                 }
-                self.doors.own();
                 self.next_restart();
             }
             Event::Ready(Ok(successor)) => {

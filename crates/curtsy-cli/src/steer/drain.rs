@@ -256,10 +256,7 @@ mod tests {
             later.contains("███░") && later.contains("cut in 15.0 s"),
             "{later}"
         );
-        assert!(
-            later.contains("4 of 8 open; GET /slow"),
-            "{later}"
-        );
+        assert!(later.contains("4 of 8 open; GET /slow"), "{later}");
         let long_after = view.bar(told + Duration::from_secs(99));
         assert!(long_after.contains("cut in 0.0 s"), "{long_after}");
     }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -90,10 +91,14 @@ impl Session {
                         say(&mut write, &news.line).await?;
                     }
                 }
-                Next::News(Err(_)) => return Err(io::Error::other("the client fell behind")),
+                Next::News(Err(_)) => return Err(fell_behind()),
                 Next::Obeyed(reply) => {
                     obeying = None;
                     heard_at = Instant::now();
+                    // What happened on the way to it comes before it.
+                    while let Some(news) = ear.told() {
+                        say(&mut write, &news?.line).await?;
+                    }
                     if matches!(ear, Ear::Restart(_)) {
                         ear = Ear::Closed;
                     }
@@ -173,6 +178,21 @@ impl Ear {
         }
     }
 
+    /// What has been told and not been passed on.
+    fn told(&mut self) -> Option<io::Result<News>> {
+        loop {
+            let (Self::Restart(news) | Self::Open { news, .. }) = self else {
+                return None;
+            };
+            match news.try_recv() {
+                Ok(news) if self.wants(&news) => return Some(Ok(news)),
+                Ok(_) => {}
+                Err(TryRecvError::Lagged(_)) => return Some(Err(fell_behind())),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            }
+        }
+    }
+
     fn wants(&self, news: &News) -> bool {
         match self {
             Self::Closed => false,
@@ -180,6 +200,10 @@ impl Ear {
             Self::Open { .. } => true,
         }
     }
+}
+
+fn fell_behind() -> io::Error {
+    io::Error::other("the client fell behind")
 }
 
 async fn finish(obeying: &mut Option<Obeying>) -> Reply {
