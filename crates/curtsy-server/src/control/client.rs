@@ -207,8 +207,11 @@ impl Control {
     async fn send(&mut self, command: &Command) -> Result<(), Error> {
         let line = command.line();
         let sent = timeout(PATIENCE, self.stream.write_all(line.as_bytes())).await;
-        sent.unwrap_or_else(|late| Err(late.into()))
-            .map_err(|error| self.silent(error))
+        match sent.unwrap_or_else(|late| Err(late.into())) {
+            // It has hung up, and may have said why: whoever reads hears it.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            sent => sent.map_err(|error| self.silent(error)),
+        }
     }
 
     /// The next line. Cancel safe.
