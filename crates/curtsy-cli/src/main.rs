@@ -12,6 +12,7 @@ mod progress;
 mod prove;
 mod run;
 mod steer;
+mod top;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ enum Command {
     Prove(prove::Arguments),
     Run(run::Arguments),
     Status(steer::StatusOf),
+    Top(top::Arguments),
     Stragglers(steer::Stragglers),
     Connections(steer::Connections),
     Reload(steer::Reload),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Command::Prove(arguments) => prove::run(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Status(arguments) => steer::status(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Stragglers(arguments) => steer::stragglers(&arguments),
         Command::Connections(arguments) => steer::connections(&arguments),
         Command::Reload(arguments) => steer::reload(&arguments),

@@ -18,8 +18,9 @@ pub(crate) use orders::{
     reload_certificates, stop, switch, undrain,
 };
 pub(crate) use reload::{Reload, reload};
-pub(crate) use status::{StatusOf, status};
-pub(crate) use text::{age, bar, bytes, clean, count};
+pub(crate) use status::{StatusOf, share, status};
+use text::bar;
+pub(crate) use text::{age, bytes, clean, count};
 
 use curtsy::BoxError;
 use std::io::Write;
