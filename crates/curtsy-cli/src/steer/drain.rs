@@ -129,7 +129,7 @@ impl View {
 
     fn show(&mut self) {
         if self.is_terminal {
-            progress::write(&format!("\r\x1b[2K{}", self.bar(Instant::now())));
+            progress::redraw(&self.bar(Instant::now()));
             return;
         }
         let line = self.line();
@@ -141,7 +141,7 @@ impl View {
 
     fn clear(&self) {
         if self.is_terminal {
-            progress::write("\r\x1b[2K");
+            progress::redraw("");
         }
     }
 
