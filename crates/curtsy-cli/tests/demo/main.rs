@@ -8,8 +8,10 @@
 
 mod clients;
 mod exit;
+mod following;
 mod load;
 mod memory;
 mod refusals;
 mod server;
 mod switching;
+mod trusting;
