@@ -9,6 +9,7 @@
 mod clients;
 mod exit;
 mod following;
+mod handshakes;
 mod load;
 mod memory;
 mod refusals;
