@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use crate::tools::{find, run};
+use curtsy_server::State;
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -111,6 +112,22 @@ const ask = (session, path, method, body) => new Promise((done, failed) => {
     stream.on("error", failed);
     stream.end(body);
 });
+const webSocket = session => new Promise((done, failed) => {
+    const open = () => {
+        const stream = session.request({
+            ":method": "CONNECT", ":protocol": "websocket", ":path": "/ws",
+            "sec-websocket-version": "13",
+        }, { endStream: false });
+        stream.on("response", headers => {
+            if (headers[":status"] !== 200) failed(headers[":status"]);
+            // "hello", masked with zeroes.
+            stream.write(Buffer.from("81850000000068656c6c6f", "hex"));
+        });
+        stream.on("data", part => { done(part.toString("hex")); stream.end(); });
+        stream.on("error", failed);
+    };
+    session.remoteSettings.enableConnectProtocol ? open() : session.once("remoteSettings", open);
+});
 const allOn = async base => {
     const session = http2.connect(base, { rejectUnauthorized: false });
     const closed = new Promise(done => session.on("close", done));
@@ -120,6 +137,8 @@ const allOn = async base => {
     }
     const body = "z".repeat(1000000);
     if (await ask(session, "/echo", "POST", body) !== "200 " + body) throw new Error("echo");
+    const echo = await webSocket(session);
+    if (echo !== "810568656c6c6f") throw new Error("WebSocket: " + echo);
     await new Promise((done, failed) => session.ping(error => error ? failed(error) : done()));
     session.close();
     await closed;
@@ -178,15 +197,27 @@ async fn nghttp_gets_all_its_answers_from_a_draining_server() {
     for scheme in ["https", "http"] {
         let server = serve(any_port().both(config()), |b| b).await;
         let url = format!("{scheme}://127.0.0.1:{}/gate", server.address.port());
-        let streams = STREAMS.to_string();
-        let asking = tokio::spawn(async move { run(nghttp, &["-nvm", &streams, &url], "").await });
+        let mut child = Command::new(nghttp)
+            .args(["-nvm", &STREAMS.to_string(), &url])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         server.until(|now| now.stragglers.len() == STREAMS).await;
         server.handle.wish_shutdown();
-        server.handle.reached(curtsy_server::Phase::Draining).await;
-        server.gate.add_permits(STREAMS);
-        let said = soon(asking).await.unwrap();
-        assert_eq!(said.matches(":status: 200").count(), STREAMS, "{said}");
-        assert!(said.contains("recv GOAWAY frame"), "{said}");
+        let (mut answered, mut told) = (0, false);
+        while let Some(line) = soon(lines.next_line()).await.unwrap() {
+            answered += usize::from(line.contains(":status: 200"));
+            if line.contains("recv GOAWAY frame") && !told {
+                told = true;
+                assert_eq!(answered, 0);
+                server.gate.add_permits(STREAMS);
+            }
+        }
+        assert!(told && answered == STREAMS, "{answered} answers");
+        soon(child.wait()).await.unwrap();
         assert!(server.stopped().await.is_drained());
     }
 }
@@ -223,10 +254,14 @@ async fn chromium_loads_a_page_over_http2() {
         .unwrap();
     let said = tokio::time::timeout(PATIENCE * 3, told.changed()).await;
     let said = said.map(|_| told.borrow().clone());
+    let now = server.handle.snapshot();
     browser.kill().await.unwrap();
     assert_eq!(
         said.as_deref(),
         Ok("page=h2&fetch=HTTP/2.0_/x&echo=true&socket=hello")
     );
+    // A stream of the page's connection, and not a connection of its own.
+    let sockets = now.stragglers.iter().filter(|s| s.state == State::Upgraded);
+    assert_eq!((sockets.count(), now.counts.upgraded), (1, 0), "{now:?}");
     server.stop().await;
 }

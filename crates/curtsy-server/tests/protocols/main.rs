@@ -8,6 +8,7 @@
 )]
 
 mod clients;
+mod conformance;
 mod control;
 mod http2;
 mod support;

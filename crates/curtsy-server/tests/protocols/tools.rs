@@ -18,6 +18,11 @@ pub(crate) fn find(tool: &str) -> Option<&str> {
 }
 
 pub(crate) async fn run(tool: &str, arguments: &[&str], input: &str) -> String {
+    soon(run_on(tool, arguments, input)).await
+}
+
+/// The same, for as long as it takes.
+pub(crate) async fn run_on(tool: &str, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new(tool)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -30,7 +35,7 @@ pub(crate) async fn run(tool: &str, arguments: &[&str], input: &str) -> String {
     // A tool that does not read closes it.
     let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await;
     drop(stdin);
-    let output = soon(child.wait_with_output()).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     text(&output.stdout) + &text(&output.stderr)
 }

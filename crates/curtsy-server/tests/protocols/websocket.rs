@@ -1,11 +1,13 @@
 //! A WebSocket that echoes and says goodbye to a drain, as a service makes it for HTTP/1.1; and
 //! the same over HTTP/2.
 
+use crate::http2::Client;
+use crate::support::{any_port, config, secure, serve, soon};
 use bytes::Bytes;
-use curtsy_server::{Body, Draining};
+use curtsy_server::{Body, Draining, Http2Limits, Limits, State};
 use futures_util::{SinkExt, StreamExt};
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
@@ -60,4 +62,119 @@ async fn echo(io: TokioIo<hyper::upgrade::Upgraded>, draining: Draining) {
     if socket.close(Some(away)).await.is_ok() {
         while let Some(Ok(_)) = socket.next().await {}
     }
+}
+
+/// A request for a WebSocket on a stream (RFC 8441).
+fn socket_request(path: &str) -> Request<()> {
+    Request::builder()
+        .method(http::Method::CONNECT)
+        .uri(format!("http://localhost{path}"))
+        .version(Version::HTTP_2)
+        .header("sec-websocket-version", "13")
+        .extension(h2::ext::Protocol::from_static("websocket"))
+        .body(())
+        .unwrap()
+}
+
+/// Reads what the peer sends until it is as long as `length`.
+async fn read_exactly(body: &mut h2::RecvStream, length: usize) -> Vec<u8> {
+    let mut read = Vec::new();
+    while read.len() < length {
+        let part = soon(body.data()).await.unwrap().unwrap();
+        body.flow_control().release_capacity(part.len()).unwrap();
+        read.extend_from_slice(&part);
+    }
+    read
+}
+
+/// Nothing more comes.
+async fn ends(body: &mut h2::RecvStream) {
+    while let Some(part) = soon(body.data()).await {
+        assert!(part.unwrap().is_empty());
+    }
+}
+
+/// Beside other streams, listed by itself, told of the drain, and waited for.
+#[tokio::test]
+async fn a_websocket_on_a_stream_is_told_of_the_drain() {
+    let server = serve(any_port().both(config()), |b| b).await;
+    for encrypted in [false, true] {
+        let mut client = match encrypted {
+            false => Client::plain(server.address).await,
+            true => Client::over(secure(server.address, &["h2"]).await).await,
+        };
+        client.ask("/a").await;
+        let mut send = soon(client.send.clone().ready()).await.unwrap();
+        assert!(send.is_extended_connect_protocol_enabled());
+        let (answer, mut out) = send.send_request(socket_request("/ws"), false).unwrap();
+        let response = soon(answer).await.unwrap();
+        assert_eq!(response.status(), 200);
+        for name in ["connection", "upgrade", "sec-websocket-accept"] {
+            assert!(!response.headers().contains_key(name), "{response:?}");
+        }
+        let mut body = response.into_body();
+        let hello = Bytes::from_static(b"\x81\x85\0\0\0\0hello");
+        out.send_data(hello.clone(), false).unwrap();
+        assert_eq!(read_exactly(&mut body, 7).await, b"\x81\x05hello");
+        client.ask("/a").await;
+        let now = server.handle.snapshot();
+        let listed: Vec<_> = (now.stragglers.iter())
+            .map(|s| (s.method.as_str(), s.target.as_str(), s.state))
+            .collect();
+        assert_eq!(listed, [("GET", "/ws", State::Upgraded)]);
+        if !encrypted {
+            // Closed by the client: the connection goes on, and nothing is left of the socket.
+            out.send_data(Bytes::from_static(b"\x88\x82\0\0\0\0\x03\xe8"), true)
+                .unwrap();
+            assert_eq!(read_exactly(&mut body, 4).await, b"\x88\x02\x03\xe8");
+            ends(&mut body).await;
+            server.until(|now| now.stragglers.is_empty()).await;
+            client.ask("/a").await;
+            continue;
+        }
+        server.handle.wish_shutdown();
+        let close = read_exactly(&mut body, 4).await;
+        assert_eq!(close[..4], [0x88, 2, 0x03, 0xe9], "1001");
+        // It is not cut off: the client answers in its own time.
+        server.handle.reached(curtsy_server::Phase::Draining).await;
+        out.send_data(Bytes::from_static(b"\x88\x82\0\0\0\0\x03\xe9"), true)
+            .unwrap();
+        ends(&mut body).await;
+        soon(client.driver).await.unwrap().unwrap();
+    }
+    assert!(server.stopped().await.is_drained());
+}
+
+/// What opens no socket: an answer that is not for one, an error, a cancelled stream.
+#[tokio::test]
+async fn what_is_no_websocket_is_refused_and_a_reset_ends_one() {
+    let server = serve(any_port(), |b| b).await;
+    let mut client = Client::plain(server.address).await;
+    client.ask("/a").await;
+    for (path, status) in [("/a", StatusCode::NOT_IMPLEMENTED), ("/ws", StatusCode::OK)] {
+        let mut send = soon(client.send.clone().ready()).await.unwrap();
+        let (answer, mut out) = send.send_request(socket_request(path), false).unwrap();
+        let response = soon(answer).await.unwrap();
+        assert_eq!(response.status(), status);
+        out.send_reset(h2::Reason::CANCEL);
+    }
+    server.until(|now| now.stragglers.is_empty()).await;
+    client.ask("/a").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn websockets_on_streams_can_be_switched_off() {
+    let limits = Limits {
+        http2: Http2Limits {
+            websockets: false,
+            ..Http2Limits::default()
+        },
+        ..Limits::default()
+    };
+    let server = serve(any_port(), |b| b.limits(limits)).await;
+    let mut client = Client::plain(server.address).await;
+    client.ask("/a").await;
+    assert!(!client.send.is_extended_connect_protocol_enabled());
+    server.stop().await;
 }
