@@ -67,6 +67,8 @@ pub struct Origin {
     pub listener: String,
     /// Raised when the server drains.
     pub signal: Arc<Signal>,
+    /// Raised when these connections are to end, whatever the server does.
+    retired: Signal,
     orders: AtomicU32,
 }
 
@@ -76,6 +78,7 @@ impl Origin {
         Self {
             listener: listener.into(),
             signal,
+            retired: Signal::new(),
             orders: AtomicU32::new(0),
         }
     }
@@ -84,6 +87,12 @@ impl Origin {
     #[inline]
     pub fn orders(&self) -> u32 {
         self.orders.load(Ordering::Acquire)
+    }
+
+    /// Tells what goes on without end on these connections to come to one, as a drain of the
+    /// server does. A connection's [`Draining`] is ready from then on.
+    pub fn retire(&self) {
+        self.retired.raise();
     }
 
     /// Gives these connections an order; whoever serves them must be woken to see it.
@@ -253,9 +262,11 @@ impl Entry {
         &self.arrival.origin
     }
 
-    /// The signal that its server raises when it drains.
-    pub fn signal(&self) -> &Signal {
-        &self.arrival.origin.signal
+    /// The signals of which either says that it is to end: the server drains, or its listener
+    /// takes none of its kind any more.
+    pub fn signals(&self) -> [&Signal; 2] {
+        let origin = &self.arrival.origin;
+        [&origin.signal, &origin.retired]
     }
 
     /// Asks for the connection's end at once, whatever it is doing, and wakes who serves it.

@@ -252,6 +252,8 @@ pub(crate) fn switch(shared: &Arc<Shared>, name: &str, mode: Mode) -> Result<(),
     tracing::info!(listener = name, mode = %to, epoch = board.epoch().number, "switched");
     for origin in &retired {
         origin.give(Orders::DRAIN);
+        // Streams and WebSockets are told, and have the time they take.
+        origin.retire();
     }
     for worker in shared.workers() {
         worker.ledger.wake_all();

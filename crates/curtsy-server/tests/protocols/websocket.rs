@@ -76,21 +76,60 @@ fn socket_request(path: &str) -> Request<()> {
         .unwrap()
 }
 
-/// Reads what the peer sends until it is as long as `length`.
-async fn read_exactly(body: &mut h2::RecvStream, length: usize) -> Vec<u8> {
-    let mut read = Vec::new();
-    while read.len() < length {
-        let part = soon(body.data()).await.unwrap().unwrap();
-        body.flow_control().release_capacity(part.len()).unwrap();
-        read.extend_from_slice(&part);
-    }
-    read
+/// A WebSocket on a stream, its frames by hand.
+pub(crate) struct Socket {
+    response: Response<()>,
+    body: h2::RecvStream,
+    out: h2::SendStream<Bytes>,
 }
 
-/// Nothing more comes.
-async fn ends(body: &mut h2::RecvStream) {
-    while let Some(part) = soon(body.data()).await {
-        assert!(part.unwrap().is_empty());
+impl Client {
+    /// Opens one.
+    pub(crate) async fn open_socket(&mut self, path: &str) -> Socket {
+        // The server's settings come with the first answer at the latest.
+        self.ask("/a").await;
+        let mut send = soon(self.send.clone().ready()).await.unwrap();
+        assert!(send.is_extended_connect_protocol_enabled());
+        let (answer, out) = send.send_request(socket_request(path), false).unwrap();
+        let (head, body) = soon(answer).await.unwrap().into_parts();
+        Socket {
+            response: Response::from_parts(head, ()),
+            body,
+            out,
+        }
+    }
+}
+
+impl Socket {
+    /// Sends a frame without its mask.
+    fn send(&mut self, kind: u8, payload: &[u8], end: bool) {
+        let length = u8::try_from(payload.len()).unwrap();
+        let frame = [&[0x80 | kind, 0x80 | length, 0, 0, 0, 0], payload].concat();
+        self.out.send_data(frame.into(), end).unwrap();
+    }
+
+    /// Answers a Close, or begins it.
+    pub(crate) fn close(&mut self) {
+        self.send(8, &1000u16.to_be_bytes(), true);
+    }
+
+    /// Reads what the peer sends until it is as long as `length`.
+    pub(crate) async fn read(&mut self, length: usize) -> Vec<u8> {
+        let mut read = Vec::new();
+        while read.len() < length {
+            let part = soon(self.body.data()).await.unwrap().unwrap();
+            let window = self.body.flow_control();
+            window.release_capacity(part.len()).unwrap();
+            read.extend_from_slice(&part);
+        }
+        read
+    }
+
+    /// Nothing more comes.
+    async fn ends(&mut self) {
+        while let Some(part) = soon(self.body.data()).await {
+            assert!(part.unwrap().is_empty());
+        }
     }
 }
 
@@ -103,19 +142,14 @@ async fn a_websocket_on_a_stream_is_told_of_the_drain() {
             false => Client::plain(server.address).await,
             true => Client::over(secure(server.address, &["h2"]).await).await,
         };
-        client.ask("/a").await;
-        let mut send = soon(client.send.clone().ready()).await.unwrap();
-        assert!(send.is_extended_connect_protocol_enabled());
-        let (answer, mut out) = send.send_request(socket_request("/ws"), false).unwrap();
-        let response = soon(answer).await.unwrap();
+        let mut socket = client.open_socket("/ws").await;
+        let response = &socket.response;
         assert_eq!(response.status(), 200);
         for name in ["connection", "upgrade", "sec-websocket-accept"] {
             assert!(!response.headers().contains_key(name), "{response:?}");
         }
-        let mut body = response.into_body();
-        let hello = Bytes::from_static(b"\x81\x85\0\0\0\0hello");
-        out.send_data(hello.clone(), false).unwrap();
-        assert_eq!(read_exactly(&mut body, 7).await, b"\x81\x05hello");
+        socket.send(1, b"hello", false);
+        assert_eq!(socket.read(7).await, b"\x81\x05hello");
         client.ask("/a").await;
         let now = server.handle.snapshot();
         let listed: Vec<_> = (now.stragglers.iter())
@@ -124,22 +158,19 @@ async fn a_websocket_on_a_stream_is_told_of_the_drain() {
         assert_eq!(listed, [("GET", "/ws", State::Upgraded)]);
         if !encrypted {
             // Closed by the client: the connection goes on, and nothing is left of the socket.
-            out.send_data(Bytes::from_static(b"\x88\x82\0\0\0\0\x03\xe8"), true)
-                .unwrap();
-            assert_eq!(read_exactly(&mut body, 4).await, b"\x88\x02\x03\xe8");
-            ends(&mut body).await;
+            socket.close();
+            assert_eq!(socket.read(4).await, b"\x88\x02\x03\xe8");
+            socket.ends().await;
             server.until(|now| now.stragglers.is_empty()).await;
             client.ask("/a").await;
             continue;
         }
         server.handle.wish_shutdown();
-        let close = read_exactly(&mut body, 4).await;
-        assert_eq!(close[..4], [0x88, 2, 0x03, 0xe9], "1001");
+        assert_eq!(socket.read(4).await, b"\x88\x02\x03\xe9", "1001");
         // It is not cut off: the client answers in its own time.
         server.handle.reached(curtsy_server::Phase::Draining).await;
-        out.send_data(Bytes::from_static(b"\x88\x82\0\0\0\0\x03\xe9"), true)
-            .unwrap();
-        ends(&mut body).await;
+        socket.close();
+        socket.ends().await;
         soon(client.driver).await.unwrap().unwrap();
     }
     assert!(server.stopped().await.is_drained());
