@@ -7,6 +7,7 @@
 )]
 
 mod clients;
+mod descriptors;
 mod exit;
 mod following;
 mod handshakes;

@@ -97,6 +97,10 @@ impl AsyncRead for Wire {
             let count = this.first.len().min(buf.remaining());
             buf.put_slice(&this.first[..count]);
             this.first.advance(count);
+            if this.first.is_empty() {
+                // An empty rest would keep the whole buffer that it was cut from.
+                this.first = Bytes::new();
+            }
         }
         Poll::Ready(this.received(&buf.filled()[before..]))
     }
