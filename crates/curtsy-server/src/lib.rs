@@ -41,6 +41,7 @@ mod stream;
 mod succession;
 mod threads;
 mod tls;
+mod watchdog;
 mod worker;
 
 pub use address::ListenAddress;
