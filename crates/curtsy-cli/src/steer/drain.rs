@@ -105,7 +105,12 @@ async fn watch(server: &mut Control, view: &mut View) -> Result<ExitCode, BoxErr
                     false => ExitCode::from(3),
                 });
             }
-            _ => {}
+            Event::Restart { .. }
+            | Event::Switched { .. }
+            | Event::LogLevel { .. }
+            | Event::Note { .. }
+            | Event::Unknown
+            | _ => {}
         }
         view.show();
     }
