@@ -1,7 +1,7 @@
 //! The server as programs hold it: built, run, and steered from anywhere by its handle.
 
 use crate::accept::{Accepting, Acceptor};
-use crate::control::{self, ControlSocket, LogLevelHook, Status, Steered};
+use crate::control::{self, ControlSocket, LogLevelHook, Steered};
 use crate::doors::Doors;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
@@ -433,22 +433,6 @@ impl Handle {
         phases.wait_for(|now| *now >= phase).await.is_ok()
     }
 
-    /// Closes the connection with that number, whatever it is doing; whether there is one. It looks
-    /// at every connection. One that is just being parked may escape: ask again.
-    pub fn kill(&self, connection: u64) -> bool {
-        let mut found = false;
-        for worker in self.inner.shared.workers() {
-            found |= worker.lot.kill(connection, worker);
-            worker.ledger.for_each(|entry| {
-                if entry.id() == connection {
-                    entry.kill();
-                    found = true;
-                }
-            });
-        }
-        found
-    }
-
     /// Turns keep-alive off or on. Off: idle connections close, after a look at each, and every
     /// answer closes its connection.
     pub fn set_keep_alives(&self, enabled: bool) {
@@ -528,11 +512,6 @@ impl Handle {
         self.inner.shared.snapshot()
     }
 
-    /// The same and more as the control socket tells it: what `curtsy status` shows.
-    pub fn status(&self) -> Status {
-        control::status(self)
-    }
-
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
@@ -563,8 +542,7 @@ pub struct Builder {
     manners: Manners,
     signals: bool,
     generation: u64,
-    control: Option<PathBuf>,
-    control_is_needed: bool,
+    control: Option<control::Wanted>,
     log_level: Option<LogLevelHook>,
     watch_certificates: Option<Duration>,
     succession: Option<Succession>,
@@ -590,7 +568,6 @@ impl Default for Builder {
             signals: true,
             generation: 0,
             control: None,
-            control_is_needed: true,
             log_level: None,
             watch_certificates: None,
             succession: None,
@@ -666,16 +643,14 @@ impl Builder {
     /// Lets the server be steered over a Unix socket at `path` (see [`Control`](crate::Control) and
     /// [`control_path`](crate::control_path)); only by its own user and by root.
     pub fn control(mut self, path: impl Into<PathBuf>) -> Self {
-        self.control = Some(path.into());
-        self.control_is_needed = true;
+        self.control = Some(control::Wanted::needed(path.into()));
         self
     }
 
     /// The same; but where the socket cannot be, the server goes on without one and logs why. For a
     /// path that nobody chose.
     pub fn control_if_possible(mut self, path: impl Into<PathBuf>) -> Self {
-        self.control = Some(path.into());
-        self.control_is_needed = false;
+        self.control = Some(control::Wanted::if_possible(path.into()));
         self
     }
 
@@ -787,17 +762,8 @@ impl Builder {
         let heirlooms = self.succession.as_mut().and_then(Succession::heirlooms);
         let mut listeners = bind_all(self.listeners, sockets, heirlooms)?;
         let is_heir = self.succession.as_ref().is_some_and(Succession::is_heir);
-        let control = self.control.map(|path| match is_heir {
-            true => ControlSocket::bind_as_heir(path),
-            false => ControlSocket::bind(path),
-        });
-        let control = match control.transpose() {
-            Err(error) if !self.control_is_needed => {
-                tracing::warn!(%error, "the server cannot be steered");
-                None
-            }
-            control => control?,
-        };
+        let control = self.control.map(|wanted| wanted.open(is_heir));
+        let control = control.transpose()?.flatten();
         let shared = Arc::new(Shared::new(
             self.limits,
             self.manners,

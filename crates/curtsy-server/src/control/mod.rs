@@ -34,5 +34,5 @@ pub use status::{
 };
 
 pub(crate) use path::Place;
-pub(crate) use status::status;
+pub(crate) use socket::Wanted;
 pub(crate) use steer::{LogLevelHook, Steered, tell_progress};

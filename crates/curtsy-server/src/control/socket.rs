@@ -88,6 +88,44 @@ impl ControlSocket {
     }
 }
 
+/// Where a server is to have one.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    path: PathBuf,
+    is_needed: bool,
+}
+
+impl Wanted {
+    pub(crate) fn needed(path: PathBuf) -> Self {
+        Self {
+            path,
+            is_needed: true,
+        }
+    }
+
+    pub(crate) fn if_possible(path: PathBuf) -> Self {
+        Self {
+            path,
+            is_needed: false,
+        }
+    }
+
+    pub(crate) fn open(self, is_heir: bool) -> Result<Option<ControlSocket>, Error> {
+        let opened = match is_heir {
+            true => ControlSocket::bind_as_heir(self.path),
+            false => ControlSocket::bind(self.path),
+        };
+        match opened {
+            Ok(opened) => Ok(Some(opened)),
+            Err(error) if self.is_needed => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the server cannot be steered");
+                Ok(None)
+            }
+        }
+    }
+}
+
 /// A control socket in use.
 #[derive(Debug)]
 pub struct Hearing {

@@ -4,7 +4,7 @@ use super::event::{Crier, Event};
 use super::listing;
 use super::message::{Answer, Command};
 use super::socket::Subject;
-use super::status::{STRAGGLERS_NAMED, Status, StragglerStatus, of};
+use super::status::{STRAGGLERS_NAMED, Status, StragglerStatus, of, status};
 use crate::error::Error;
 use crate::restart::{RestartStep, Restarted};
 use crate::server::Handle;
@@ -27,6 +27,29 @@ const PACE: Duration = Duration::from_millis(100);
 
 /// Sets how much is logged; why not, if it cannot.
 pub(crate) type LogLevelHook = Arc<dyn Fn(&str) -> Result<(), BoxError> + Send + Sync>;
+
+impl Handle {
+    /// The same and more as the control socket tells it: what `curtsy status` shows.
+    pub fn status(&self) -> Status {
+        status(self)
+    }
+
+    /// Closes the connection with that number, whatever it is doing; whether there is one. It looks
+    /// at every connection. One that is just being parked may escape: ask again.
+    pub fn kill(&self, connection: u64) -> bool {
+        let mut found = false;
+        for worker in self.shared().workers() {
+            found |= worker.lot.kill(connection, worker);
+            worker.ledger.for_each(|entry| {
+                if entry.id() == connection {
+                    entry.kill();
+                    found = true;
+                }
+            });
+        }
+        found
+    }
+}
 
 /// A server as its control socket sees it.
 pub(crate) struct Steered {
