@@ -73,6 +73,19 @@ impl Engine {
         self
     }
 
+    /// What [`with_state`](Self::with_state) was given, if it was given a value of that type.
+    ///
+    /// ```
+    /// use curtsy_web::Engine;
+    ///
+    /// let r = Engine::new().with_state(7_u8);
+    /// assert_eq!(r.state::<u8>().as_deref(), Some(&7));
+    /// assert_eq!(r.state::<u16>(), None);
+    /// ```
+    pub fn state<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.state()
+    }
+
     /// The same engine after `configure` was at it: for options in one expression.
     ///
     /// ```

@@ -13,7 +13,7 @@
 //! }
 //! ```
 
-use curtsy_server::{self as below, Certificate, ListenOn, Outcome, Server, TlsConfig};
+use curtsy_server::{self as below, Certificate, ListenOn, Outcome, Phase, Server, TlsConfig};
 use http::{Request, Response};
 use std::convert::Infallible;
 use std::net::TcpListener;
@@ -129,10 +129,28 @@ fn server(
         builder = builder.workers(workers);
     }
     let server = builder.build(EngineService(engine.clone()))?;
-    for (_, address) in server.listeners() {
-        announce(&engine, &address.to_string());
+    if Mode::current() == Mode::Debug {
+        announce_when_serving(engine, &server);
     }
     Ok(server)
+}
+
+/// Says where the engine is served as soon as it is: when a signal would drain it, and not before.
+fn announce_when_serving(engine: Engine, server: &Server) {
+    let addresses: Vec<String> = server
+        .listeners()
+        .map(|(_, address)| address.to_string())
+        .collect();
+    let handle = server.handle();
+    // There may be no runtime yet to do it in.
+    std::thread::spawn(move || {
+        let waiting = tokio::runtime::Builder::new_current_thread().build();
+        let is_serving =
+            waiting.is_ok_and(|runtime| runtime.block_on(handle.reached(Phase::Serving)));
+        for address in addresses.iter().filter(|_| is_serving) {
+            announce(&engine, address);
+        }
+    });
 }
 
 fn run(engine: Engine, on: impl Into<ListenOn>) -> Result<Outcome, below::Error> {
