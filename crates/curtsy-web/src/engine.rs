@@ -241,8 +241,18 @@ impl Engine {
     {
         let (parts, body) = request.into_parts();
         let info = info.or_else(|| parts.extensions.get().cloned());
-        let context = Context::new(Arc::clone(&self.0), parts, Body::new(body), info);
-        crate::dispatch::dispatch(&self.0, context)
+        let c = Context::new(Arc::clone(&self.0), parts, Body::new(body), info);
+        let (table, mut slot) = (&**self.0, Some(c));
+        let Some(c) = &mut slot else {
+            return ResponseFuture::ready(Response::default());
+        };
+        if let Some(response) = crate::dispatch::find(table, c) {
+            return ResponseFuture::ready(response);
+        }
+        match table.route(c.target).chain.first() {
+            None => ResponseFuture::ready(c.finish()),
+            Some(first) => ResponseFuture::running(first.serve(&mut slot)),
+        }
     }
 
     pub(crate) fn table(&mut self) -> &mut Table {
