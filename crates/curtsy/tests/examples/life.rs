@@ -18,7 +18,7 @@ fn graceful() {
     let mut text = String::new();
     answer.read_to_string(&mut text).unwrap();
     assert!(text.ends_with("Welcome Curtsy Server"), "{text}");
-    program.stop();
+    program.end();
 }
 
 #[test]
@@ -125,5 +125,5 @@ fn systemd() {
     program.follow_its_documentation();
     program.signal(Signal::TERM);
     assert_eq!(heard(), "STOPPING=1");
-    program.stop();
+    program.end();
 }

@@ -11,6 +11,7 @@
 
 mod life;
 mod program;
+mod sayings;
 mod streams;
 mod website;
 

@@ -88,8 +88,13 @@ impl Program {
     }
 
     /// Stops it as a service manager would: it has to end by itself, and well.
-    pub(crate) fn stop(mut self) {
+    pub(crate) fn stop(self) {
         self.signal(Signal::TERM);
+        self.end();
+    }
+
+    /// Waits for the end of what was told to stop: a second signal would cut it.
+    pub(crate) fn end(mut self) {
         let status = self.wait();
         assert!(status.success(), "{} ends with {status}", self.name);
     }

@@ -56,7 +56,7 @@ async fn chat() {
         // Reading on sends our own Close, which the server waits for.
         while timeout(PATIENCE, socket.next()).await.unwrap().is_some() {}
     }
-    program.stop();
+    program.end();
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn sse_clock() {
     let mut rest = String::new();
     lines.read_to_string(&mut rest).unwrap();
     assert!(rest.ends_with("0\r\n\r\n"), "the stream was cut: {rest:?}");
-    program.stop();
+    program.end();
 }
 
 #[tokio::test]
@@ -110,5 +110,5 @@ async fn axum_app() {
     };
     assert_eq!(frame.code, CloseCode::Away);
     while timeout(PATIENCE, echo.next()).await.unwrap().is_some() {}
-    program.stop();
+    program.end();
 }
