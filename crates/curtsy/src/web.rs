@@ -78,11 +78,12 @@ pub trait Run: Sized {
 
 impl Run for Engine {
     fn run(self, address: &str) -> Result<Outcome, below::Error> {
-        let given = match address.is_empty() {
-            true => listen_address(None),
-            false => address.to_owned(),
-        };
-        run(self, given.as_str())
+        if !address.is_empty() {
+            return run(self, address);
+        }
+        // Every address of the machine, as `":8080"` means: not only those of IPv4.
+        let address = listen_address(None);
+        run(self, address.strip_prefix("0.0.0.0").unwrap_or(&address))
     }
 
     fn run_tls(

@@ -138,7 +138,10 @@ fn by_method<T: Default>(insert: impl Fn(&mut T, &str, usize) -> bool) -> Vec<(M
             trees.push((method, T::default()));
             trees.len() - 1
         });
-        assert!(insert(&mut trees[at].1, pattern, id), "{pattern} is refused");
+        assert!(
+            insert(&mut trees[at].1, pattern, id),
+            "{pattern} is refused"
+        );
     }
     trees
 }
@@ -316,4 +319,3 @@ fn status<B, E>(future: impl Future<Output = Result<http::Response<B>, E>>) -> u
         Poll::Ready(Err(_)) | Poll::Pending => 0,
     }
 }
-

@@ -30,7 +30,12 @@ fn main() {
     for mut framework in frameworks() {
         let (mut allocations, mut bytes) = (0.0, 0.0);
         for (method, path) in &asked {
-            let request = || Request::builder().method(method).uri(path).body(Body::empty());
+            let request = || {
+                Request::builder()
+                    .method(method)
+                    .uri(path)
+                    .body(Body::empty())
+            };
             let (Ok(first), Ok(second)) = (request(), request()) else {
                 continue;
             };
@@ -39,7 +44,12 @@ fn main() {
             allocations += info.count_total as f64;
             bytes += info.bytes_total as f64;
         }
-        say("request", framework.name, allocations / count, bytes / count);
+        say(
+            "request",
+            framework.name,
+            allocations / count,
+            bytes / count,
+        );
     }
     let engine = site();
     let of = |asked: Asked| {

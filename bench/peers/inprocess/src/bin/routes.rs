@@ -29,7 +29,10 @@ fn main() {
         let begun = Instant::now();
         (0..passes).for_each(|_| pass());
         let ns = begun.elapsed().as_secs_f64() * 1e9 / f64::from(passes) / f64::from(count);
-        println!("{{\"what\":\"match\",\"of\":\"{}\",\"ns\":{ns:.2}}}", matcher.name);
+        println!(
+            "{{\"what\":\"match\",\"of\":\"{}\",\"ns\":{ns:.2}}}",
+            matcher.name
+        );
     }
     for mut framework in frameworks() {
         let mut spent = 0.0;
@@ -51,6 +54,9 @@ fn main() {
             }
         }
         let ns = spent * 1e9 / f64::from(passes) / f64::from(count);
-        println!("{{\"what\":\"request\",\"of\":\"{}\",\"ns\":{ns:.2}}}", framework.name);
+        println!(
+            "{{\"what\":\"request\",\"of\":\"{}\",\"ns\":{ns:.2}}}",
+            framework.name
+        );
     }
 }

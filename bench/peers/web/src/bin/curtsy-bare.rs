@@ -52,12 +52,16 @@ async fn signup(body: Incoming) -> Response<Full<Bytes>> {
         return respond(StatusCode::BAD_REQUEST, TEXT, "");
     };
     match serde_json::from_slice::<Signup>(&body.to_bytes()) {
-        Ok(signup) if signup.validate().is_ok() => user(StatusCode::CREATED, &signup.name),
+        Ok(signup) if signup.validate().is_ok() => user(StatusCode::OK, &signup.name),
         _ => respond(StatusCode::BAD_REQUEST, TEXT, ""),
     }
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn respond(
+    status: StatusCode,
+    kind: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static(kind);

@@ -31,7 +31,7 @@ async fn json(c: &mut Context) {
 async fn signup(c: &mut Context) -> Result {
     let Valid(signup) = c.bind_json::<Valid<Signup>>().await?;
     c.json(
-        201,
+        200,
         &User {
             name: &signup.name,
             admin: false,
