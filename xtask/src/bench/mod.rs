@@ -114,7 +114,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     for which in wanted {
         tables.extend(match which {
             Which::Requests => requests::requests(&bench)?,
-            Which::Tracking => requests::tracking(&bench)?,
+            Which::Tracking => requests::tracking(&bench, root, &work)?,
             Which::Idle => memory::idle(&bench)?,
             Which::Silent => memory::silent(&bench)?,
             Which::Wake => ends::wake(&bench)?,
