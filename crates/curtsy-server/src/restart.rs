@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -48,6 +48,13 @@ pub enum RestartStep<'a> {
         /// Its generation.
         generation: u64,
     },
+    /// What waited when the new process was ready is the new process's.
+    Moved {
+        /// How many connections it took.
+        connections: usize,
+        /// How long after READY the last of them was.
+        took: Duration,
+    },
     /// The new process has proved itself; this one drains.
     Serves {
         /// The new process's number.
@@ -65,6 +72,13 @@ impl fmt::Display for RestartStep<'_> {
             Self::Begun { generation } => write!(f, "restarting: starting generation {generation}"),
             Self::Ready { pid, generation } => {
                 write!(f, "generation {generation} accepts (pid {pid})")
+            }
+            Self::Moved { connections, took } => {
+                let millis = took.as_secs_f64() * 1000.0;
+                write!(
+                    f,
+                    "moved {connections} waiting connections in {millis:.1} ms"
+                )
             }
             Self::Serves { pid, generation } => {
                 write!(
@@ -95,6 +109,10 @@ pub(crate) struct Restarts {
     pub(crate) asked: Vec<Reply>,
     /// Who asked since.
     pub(crate) waiting: Vec<Reply>,
+    /// The first wave of connections, on its way to the heir.
+    pub(crate) moving: JoinSet<Option<usize>>,
+    /// When the heir under way was ready.
+    pub(crate) ready_at: Instant,
     /// Wishes on their way to the heir.
     pub(crate) passing: JoinSet<()>,
     /// Somebody wants the server to stop, which it does when this restart is decided.
@@ -117,6 +135,8 @@ pub(crate) enum Stage {
 pub(crate) enum Event {
     Asked(Reply),
     Ready(Result<Successor, curtsy_handover::Error>),
+    /// What waited at READY has been taken: how many, if nothing came back.
+    Moved(Option<usize>),
     Decided(Result<(), curtsy_handover::Error>),
     /// This process, an heir itself, has lived long enough.
     Proved,
@@ -129,6 +149,7 @@ impl Restarts {
         tokio::select! {
             Some(reply) = self.wishes.recv() => Event::Asked(reply),
             event = self.stage.next() => event,
+            Some(moved) = self.moving.join_next() => Event::Moved(moved.ok().flatten()),
             () = proved(heir) => Event::Proved,
         }
     }
@@ -141,7 +162,10 @@ impl Restarts {
     pub(crate) fn tell(&mut self, step: &RestartStep<'_>) {
         match step {
             RestartStep::Kept(error) => tracing::warn!(%error, "the restart failed"),
-            RestartStep::Begun { .. } | RestartStep::Ready { .. } | RestartStep::Serves { .. } => {
+            RestartStep::Begun { .. }
+            | RestartStep::Ready { .. }
+            | RestartStep::Moved { .. }
+            | RestartStep::Serves { .. } => {
                 tracing::info!("{step}");
             }
         }
@@ -172,6 +196,27 @@ impl Restarts {
         let mut starting = JoinSet::new();
         starting.spawn(async move { upgrader.upgrade(gift).await });
         self.stage = Stage::Starting(starting);
+    }
+
+    /// Waits for what each worker's ferry took over first.
+    pub(crate) fn count_moved(&mut self, ferries: Vec<oneshot::Receiver<usize>>) {
+        self.ready_at = Instant::now();
+        self.moving = JoinSet::new();
+        self.moving.spawn(async move {
+            let mut moved = 0;
+            for ferry in ferries {
+                moved += ferry.await.ok()?;
+            }
+            Some(moved)
+        });
+    }
+
+    /// The first wave is over.
+    pub(crate) fn moved(&mut self, moved: Option<usize>) {
+        if let Some(connections) = moved {
+            let took = self.ready_at.elapsed();
+            self.tell(&RestartStep::Moved { connections, took });
+        }
     }
 
     /// The restart under way failed.

@@ -211,6 +211,8 @@ impl Server {
                 stage: Stage::Alone,
                 asked: Vec::new(),
                 waiting: Vec::new(),
+                moving: JoinSet::new(),
+                ready_at: std::time::Instant::now(),
                 passing: JoinSet::new(),
                 stop_wished: false,
             },

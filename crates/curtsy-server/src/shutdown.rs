@@ -237,12 +237,15 @@ impl Driver {
                 self.accepters.orders.send_replace(Accepting::HandOver);
                 self.shared.heir_refuses.store(false, Ordering::SeqCst);
                 self.shared.orders.give(Orders::HAND_OVER);
-                for worker in self.shared.workers() {
-                    ferry::open(worker, successor.lane());
-                }
+                let ferries = self.shared.workers().iter();
+                let ferries: Vec<_> = ferries
+                    .map(|worker| ferry::open(worker, successor.lane()))
+                    .collect();
+                self.restarts.count_moved(ferries);
                 self.wake_all();
                 self.restarts.stage = Stage::Trial(successor);
             }
+            Event::Moved(moved) => self.restarts.moved(moved),
             Event::Ready(Err(error)) => {
                 self.restarts.failed(kept(error));
                 self.next_restart();

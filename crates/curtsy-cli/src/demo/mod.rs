@@ -46,6 +46,12 @@ pub(crate) struct Arguments {
     /// How long to go on serving before the drain, while not being ready
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration::parse)]
     lame_duck: Duration,
+    /// How long a new process lives, after a restart, until the old one lets go of the listeners
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
+    bake_after: Duration,
+    /// How long a new process may take to be ready; then the old one goes on
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    ready_timeout: Duration,
     #[command(flatten)]
     security: Security,
     /// Where the control socket is (`curtsy switch`) [default: $XDG_RUNTIME_DIR/curtsy-PID.sock]
@@ -65,6 +71,8 @@ impl Default for Arguments {
             linger: policy.linger,
             deadline: policy.deadline,
             lame_duck: policy.lame_duck,
+            bake_after: Succession::BAKE_AFTER,
+            ready_timeout: Succession::READY_TIMEOUT,
             security: Security::default(),
             control: None,
         }
@@ -108,7 +116,10 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = arguments.workers.unwrap_or(cores);
-    let succession = Succession::begin().await?;
+    let succession = Succession::begin()
+        .await?
+        .bake_after(arguments.bake_after)
+        .ready_timeout(arguments.ready_timeout);
     let generation = succession.generation();
     let mut builder = Server::builder()
         .workers(workers)
