@@ -42,6 +42,7 @@
 #![forbid(unsafe_code)]
 
 pub mod channel;
+mod chaos;
 mod connection;
 pub mod donor;
 pub mod env;
