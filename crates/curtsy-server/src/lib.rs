@@ -24,6 +24,7 @@ mod handshake;
 mod hooks;
 mod http1;
 mod http2;
+mod keepsake;
 mod limits;
 mod link;
 mod listener;

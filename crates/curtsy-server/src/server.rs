@@ -177,6 +177,7 @@ impl Server {
         let restarting = Restarting::catch(&restart_on)?;
         let threads = Threads::start(workers, &shared, launch)?;
         let upgrader = succession.as_ref().map(Succession::upgrader);
+        let kept = succession.as_ref().map(Succession::kept);
         let heir = match succession {
             // From here on the old process does not accept.
             Some(succession) => succession.ready(&shared, handle.restarter()).await?,
@@ -185,6 +186,7 @@ impl Server {
         let mut doors = Doors {
             listeners,
             shared: shared.clone(),
+            kept: kept.unwrap_or_default(),
         };
         let accepters = doors.open()?;
 
@@ -730,6 +732,9 @@ impl Builder {
                 .map(|listener| (listener.name.clone(), std::mem::take(&mut listener.asked)))
                 .collect(),
         ));
+        if let Some(succession) = &self.succession {
+            succession.resume_tickets(&shared);
+        }
         let (wish, wishes) = mpsc::unbounded_channel();
         let (restarts, restart_wishes) = mpsc::unbounded_channel();
         let (phases, phase) = watch::channel(Phase::Starting);

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Kind};
 use crate::ferry;
+use crate::keepsake::{self, Keepsake, Of};
 use crate::shared::Shared;
 use curtsy_handover::{
     Arrival, Arrivals, Baker, Inheritance, InheritedListener, Start, Upgrader, inherit,
@@ -43,6 +44,10 @@ pub struct Succession {
     start: Start,
     inheritance: Option<Inheritance>,
     heirlooms: Vec<InheritedListener>,
+    /// What the process before this one left.
+    left: Vec<Keepsake>,
+    /// What this one leaves.
+    kept: Vec<Keepsake>,
     bake_after: Duration,
     ready_timeout: Duration,
 }
@@ -76,6 +81,7 @@ impl Succession {
             )
         })?;
         let mut heirlooms = Vec::new();
+        let mut left = Vec::new();
         if let Some(inheritance) = &mut inheritance {
             let names: Vec<String> = inheritance
                 .listeners()
@@ -87,6 +93,7 @@ impl Succession {
                     .iter()
                     .filter_map(|name| inheritance.take_listener(name)),
             );
+            left = keepsake::decode(inheritance.tickets().unwrap_or_default());
             // The old process may have died meanwhile; its number still counts.
             start.summons = start.summons.or(start.stale);
         }
@@ -94,6 +101,8 @@ impl Succession {
             start,
             inheritance,
             heirlooms,
+            left,
+            kept: Vec::new(),
             bake_after: Self::BAKE_AFTER,
             ready_timeout: Self::READY_TIMEOUT,
         })
@@ -126,6 +135,52 @@ impl Succession {
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.ready_timeout = timeout;
         self
+    }
+
+    /// What the process before this one left under a name ([`Succession::keep`]).
+    pub fn keepsake(&self, name: &str) -> Option<&[u8]> {
+        let found = self
+            .left
+            .iter()
+            .find(|left| left.of == Of::Program && left.name == name);
+        found.map(|left| left.bytes.as_slice())
+    }
+
+    /// Leaves something to the next process, which finds it by its name: a key that must not touch a
+    /// disk, say. It goes from process to process only if each keeps it again.
+    ///
+    /// # Errors
+    /// If it is more than 32 KiB, with everything that was kept before.
+    pub fn keep(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Result<Self, Error> {
+        self.kept.push(Keepsake {
+            of: Of::Program,
+            name: name.to_owned(),
+            bytes: bytes.into(),
+        });
+        let size: usize = self.kept.iter().map(|kept| kept.bytes.len()).sum();
+        if size > keepsake::MOST_BYTES {
+            let text = format!("{name:?} is too large to be left to the next process");
+            return Err(Error::new(Kind::Config, text));
+        }
+        Ok(self)
+    }
+
+    /// What this process leaves to the next, beside its listeners.
+    pub(crate) fn kept(&self) -> Vec<Keepsake> {
+        self.kept.clone()
+    }
+
+    /// Lets the listeners go on with the ticket keys they had.
+    pub(crate) fn resume_tickets(&self, shared: &Shared) {
+        for left in self.left.iter().filter(|left| left.of == Of::Tickets) {
+            let config = shared.board(&left.name).ok().and_then(|board| board.tls());
+            // A listener that does not encrypt any more has no use for them.
+            if let Some(config) = config
+                && !config.tickets.adopt(&left.bytes)
+            {
+                tracing::warn!(listener = left.name, "its ticket keys cannot be used");
+            }
+        }
     }
 
     /// What was handed over, for whoever binds; `None` in a first process.

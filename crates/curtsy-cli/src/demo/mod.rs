@@ -59,6 +59,8 @@ pub(crate) struct Arguments {
     control: Option<PathBuf>,
 }
 
+/// What a process leaves to the next: the certificate that was made for the run.
+const CERTIFICATE: &str = "self-signed certificate";
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9000";
 
 impl Default for Arguments {
@@ -116,11 +118,16 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = arguments.workers.unwrap_or(cores);
-    let succession = Succession::begin()
+    let mut succession = Succession::begin()
         .await?
         .bake_after(arguments.bake_after)
         .ready_timeout(arguments.ready_timeout);
     let generation = succession.generation();
+    // One certificate for all generations, and none of it on a disk.
+    let made = arguments.security.made(succession.keepsake(CERTIFICATE))?;
+    if let Some(made) = &made {
+        succession = succession.keep(CERTIFICATE, made.clone())?;
+    }
     let mut builder = Server::builder()
         .workers(workers)
         .succession(succession)
@@ -138,7 +145,7 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     if let Some(every) = arguments.security.watch_certificates {
         builder = builder.watch_certificates(every);
     }
-    let speaking = arguments.security.decide()?;
+    let speaking = arguments.security.decide(made.as_deref())?;
     if let Some(fingerprint) = speaking.fingerprint() {
         say(&format!("curtsy: certificate sha-256 {fingerprint}"));
     }

@@ -15,4 +15,5 @@ mod modes;
 mod row;
 mod span;
 mod swarm;
+mod tickets;
 mod versions;
