@@ -41,6 +41,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod broker;
 pub mod channel;
 mod chaos;
 mod connection;

@@ -21,6 +21,7 @@ mod ferry;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handshake;
+mod herald;
 mod hooks;
 mod http1;
 mod http2;

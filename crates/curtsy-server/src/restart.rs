@@ -3,10 +3,14 @@
 //! What is done to connections and listeners is the driver's (`shutdown`); this keeps the order.
 
 use crate::error::{Error, Kind};
+use crate::herald::Herald;
 use crate::succession::Heir;
+use curtsy_handover::broker::{Broker, Word};
+use curtsy_handover::env::{Process, hold};
 use curtsy_handover::{Gift, Successor, Upgrader};
 use std::fmt;
 use std::future::poll_fn;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -16,6 +20,9 @@ use tokio::task::JoinSet;
 
 /// How long a drained server waits for its heir to be told.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// As good as no limit of time.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What became of a restart that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +109,11 @@ pub(crate) struct Restarts {
     pub(crate) upgrader: Option<Upgrader>,
     pub(crate) wishes: mpsc::UnboundedReceiver<Reply>,
     pub(crate) hook: Option<RestartHook>,
+    pub(crate) herald: Herald,
+    /// The supervisor that started this process, if it brokers.
+    pub(crate) broker: Option<Broker>,
+    /// The restart under way was the supervisor's wish.
+    pub(crate) is_brokered: bool,
     /// This process was started by another, which may still be there.
     pub(crate) heir: Option<Heir>,
     pub(crate) stage: Stage,
@@ -140,6 +152,8 @@ pub(crate) enum Event {
     Decided(Result<(), curtsy_handover::Error>),
     /// This process, an heir itself, has lived long enough.
     Proved,
+    /// The supervisor says something.
+    Word(std::io::Result<Word>),
 }
 
 impl Restarts {
@@ -151,6 +165,7 @@ impl Restarts {
             event = self.stage.next() => event,
             Some(moved) = self.moving.join_next() => Event::Moved(moved.ok().flatten()),
             () = proved(heir) => Event::Proved,
+            word = word(self.broker.as_ref()) => Event::Word(word),
         }
     }
 
@@ -169,13 +184,80 @@ impl Restarts {
                 tracing::info!("{step}");
             }
         }
+        // A supervisor is told in other words.
+        if self.is_brokered {
+            self.answer(step);
+        } else {
+            self.herald.step(step);
+        }
         if let Some(hook) = &mut self.hook {
             hook(step);
         }
     }
 
+    /// What became of a restart that the supervisor wished for.
+    fn answer(&mut self, step: &RestartStep<'_>) {
+        let word = match step {
+            RestartStep::Ready { .. } => Word::Given,
+            RestartStep::Kept(error) => Word::Kept(error.to_string()),
+            RestartStep::Begun { .. } | RestartStep::Moved { .. } | RestartStep::Serves { .. } => {
+                return;
+            }
+        };
+        self.say(&word);
+    }
+
+    fn say(&self, word: &Word) {
+        if let Some(broker) = &self.broker
+            && let Err(error) = broker.say(word)
+        {
+            tracing::warn!(%error, "the supervisor does not listen");
+        }
+    }
+
+    /// Gives to a process that the supervisor started, if nothing else is under way.
+    pub(crate) fn give(
+        &mut self,
+        (pid, channel, process): (u32, OwnedFd, OwnedFd),
+        is_serving: bool,
+        gift: std::io::Result<Gift>,
+    ) {
+        let is_free = is_serving && matches!(self.stage, Stage::Alone);
+        let parts = match (&self.upgrader, gift, hold(pid, process)) {
+            (_, _, _) if !is_free => Err("it is restarting or stopping by itself".to_owned()),
+            (None, _, _) => Err("it was built without a succession".to_owned()),
+            (_, Err(error), _) | (_, _, Err(error)) => Err(error.to_string()),
+            (Some(upgrader), Ok(gift), Ok(process)) => Ok((upgrader.clone(), gift, process)),
+        };
+        match parts {
+            // The channel ends with this, and with it the new process.
+            Err(why) => self.say(&Word::Kept(why)),
+            Ok((upgrader, gift, process)) => {
+                self.is_brokered = true;
+                self.begin_over(upgrader, channel, process, gift);
+            }
+        }
+    }
+
+    fn begin_over(
+        &mut self,
+        upgrader: Upgrader,
+        channel: OwnedFd,
+        process: Box<dyn Process>,
+        gift: Gift,
+    ) {
+        let generation = u64::from(upgrader.generation()) + 1;
+        self.tell(&RestartStep::Begun { generation });
+        // How long it may take is the supervisor's business.
+        let upgrader = upgrader.ready_timeout(NO_LIMIT).bake_timeout(NO_LIMIT);
+        let mut starting = JoinSet::new();
+        starting.spawn(async move { upgrader.upgrade_over(channel, process, gift).await });
+        self.stage = Stage::Starting(starting);
+    }
+
     /// Starts the next process.
     pub(crate) fn begin(&mut self, gift: std::io::Result<Gift>) {
+        self.is_brokered = false;
         self.asked.append(&mut self.waiting);
         let (upgrader, gift) = match (&self.upgrader, gift) {
             (Some(upgrader), Ok(gift)) => (upgrader.clone(), gift),
@@ -300,6 +382,13 @@ impl Stage {
             Self::Trial(successor) => Event::Decided(successor.baked().await),
             Self::Alone | Self::Succeeded(_) => std::future::pending().await,
         }
+    }
+}
+
+async fn word(broker: Option<&Broker>) -> std::io::Result<Word> {
+    match broker {
+        Some(broker) => broker.next().await,
+        None => std::future::pending().await,
     }
 }
 

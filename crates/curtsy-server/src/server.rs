@@ -157,7 +157,7 @@ impl Server {
             signals,
             control,
             watch_certificates,
-            succession,
+            mut succession,
             restart_on,
             restart_hook,
             handle,
@@ -178,9 +178,15 @@ impl Server {
         let threads = Threads::start(workers, &shared, launch)?;
         let upgrader = succession.as_ref().map(Succession::upgrader);
         let kept = succession.as_ref().map(Succession::kept);
+        let herald = succession.as_ref().map(Succession::herald);
+        let broker = succession.as_mut().and_then(Succession::take_broker);
         let heir = match succession {
             // From here on the old process does not accept.
-            Some(succession) => succession.ready(&shared, handle.restarter()).await?,
+            Some(succession) => {
+                let is_brokered = broker.is_some();
+                let restart = handle.restarter();
+                succession.ready(&shared, restart, is_brokered).await?
+            }
             None => None,
         };
         let mut doors = Doors {
@@ -209,6 +215,9 @@ impl Server {
                 upgrader,
                 wishes: restart_wishes,
                 hook: restart_hook,
+                herald: herald.unwrap_or_default(),
+                broker,
+                is_brokered: false,
                 heir,
                 stage: Stage::Alone,
                 asked: Vec::new(),

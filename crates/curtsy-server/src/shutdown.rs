@@ -10,6 +10,7 @@ use crate::ferry;
 use crate::hooks::ShutdownHook;
 use crate::restart::{Event, RestartStep, Restarts, Stage};
 use crate::shared::{Orders, Shared, Times};
+use curtsy_handover::broker::Word;
 use curtsy_lifecycle::{
     Command, Counts, Drain, DrainEvent, Ending, Moment, Phase, Report, Snapshot, Straggler,
 };
@@ -56,6 +57,7 @@ impl Driver {
         let mut running = JoinSet::new();
         let mut progress = Progress::default();
         let mut commands = VecDeque::from(self.step(DrainEvent::Ready));
+        self.announce();
         loop {
             match commands.pop_front() {
                 Some(Command::Announce) => tracing::info!("lame duck: not ready for new work"),
@@ -176,6 +178,7 @@ impl Driver {
                 self.shared.orders.give(Orders::DRAIN);
             }
         } else {
+            self.restarts.herald.stopping();
             self.shut(progress.failure.is_some());
         }
         self.shared.signal.raise();
@@ -211,6 +214,7 @@ impl Driver {
                 // To be stopped in good order is proof enough of being the service.
                 heir.bake();
                 self.doors.own();
+                self.restarts.herald.proved();
             }
         }
         self.doors.refuse_new();
@@ -224,12 +228,18 @@ impl Driver {
                 self.restarts.waiting.push(reply);
                 self.next_restart();
             }
-            Event::Proved => {
-                if let Some(heir) = &mut self.restarts.heir {
-                    heir.bake();
-                }
-                self.doors.own();
-                self.next_restart();
+            Event::Proved => self.prove(),
+            Event::Word(Ok(Word::Bake)) => self.prove(),
+            Event::Word(Ok(Word::Give(pid, channel, process))) => {
+                let is_serving = self.drain.phase() == Phase::Serving;
+                let gift = self.doors.gift();
+                self.restarts
+                    .give((pid, channel, process), is_serving, gift);
+            }
+            Event::Word(Ok(Word::First(_) | Word::Take(..) | Word::Given | Word::Kept(_))) => {}
+            Event::Word(Err(error)) => {
+                tracing::warn!(%error, "the supervisor is silent from here on");
+                self.restarts.broker = None;
             }
             Event::Ready(Ok(successor)) => {
                 let (pid, generation) = (successor.pid(), u64::from(successor.generation()));
@@ -276,6 +286,31 @@ impl Driver {
             }
         }
         Vec::new()
+    }
+
+    /// Says that this process serves, to whoever wants to know.
+    fn announce(&self) {
+        let restarts = &self.restarts;
+        let is_heir = restarts.heir.is_some();
+        if !is_heir {
+            restarts.herald.proved();
+        }
+        // Of the heir that it started itself, the old process speaks.
+        if !is_heir || restarts.broker.is_some() {
+            restarts.herald.ready();
+        }
+    }
+
+    /// This process, an heir, is the service from now on.
+    fn prove(&mut self) {
+        if let Some(heir) = &mut self.restarts.heir
+            && heir.is_on_trial()
+        {
+            heir.bake();
+            self.doors.own();
+            self.restarts.herald.proved();
+        }
+        self.next_restart();
     }
 
     /// Begins the restart that somebody waits for, if this is the time.
@@ -353,6 +388,7 @@ impl Driver {
             hooks_panicked: progress.hooks_panicked,
         };
         self.stop_handing_over();
+        self.restarts.herald.stopped();
         self.restarts.finish(report.to_string()).await;
         Ended {
             report,

@@ -5,12 +5,17 @@
 
 use crate::error::{Error, Kind};
 use crate::ferry;
+use crate::herald::Herald;
 use crate::keepsake::{self, Keepsake, Of};
 use crate::shared::Shared;
+use curtsy_handover::broker::{Broker, Role};
+use curtsy_handover::heir::Limits;
 use curtsy_handover::{
-    Arrival, Arrivals, Baker, Inheritance, InheritedListener, Start, Upgrader, inherit,
+    Arrival, Arrivals, Baker, Error as HandoverError, Inheritance, InheritedListener, Start,
+    Summons, Upgrader, inherit, inherit_over,
 };
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -48,6 +53,9 @@ pub struct Succession {
     left: Vec<Keepsake>,
     /// What this one leaves.
     kept: Vec<Keepsake>,
+    /// The supervisor that started this process, if it brokers.
+    broker: Option<Broker>,
+    pidfile: Option<PathBuf>,
     bake_after: Duration,
     ready_timeout: Duration,
 }
@@ -73,7 +81,18 @@ impl Succession {
     /// Not cancel safe: the handover is given up, and the old process ends this one.
     pub async fn begin() -> Result<Self, Error> {
         let mut start = Start::capture();
-        let mut inheritance = inherit(&start).await.map_err(|error| {
+        let broker = match start.summons {
+            Some(_) => None,
+            None => Broker::find(&start).unwrap_or_else(|error| {
+                tracing::warn!(%error, "the supervisor cannot be reached; it does not broker");
+                None
+            }),
+        };
+        let inherited = match &broker {
+            Some(broker) => inherit_by(broker, &mut start).await,
+            None => inherit(&start).await,
+        };
+        let mut inheritance = inherited.map_err(|error| {
             Error::because(
                 Kind::Inherit,
                 "cannot take over from the old process",
@@ -103,6 +122,8 @@ impl Succession {
             heirlooms,
             left,
             kept: Vec::new(),
+            broker,
+            pidfile: None,
             bake_after: Self::BAKE_AFTER,
             ready_timeout: Self::READY_TIMEOUT,
         })
@@ -134,6 +155,14 @@ impl Succession {
     #[must_use]
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.ready_timeout = timeout;
+        self
+    }
+
+    /// Writes the number of the process that serves into a file: the new process's, at once and whole,
+    /// when it has proved itself.
+    #[must_use]
+    pub fn pidfile(mut self, path: impl Into<PathBuf>) -> Self {
+        self.pidfile = Some(path.into());
         self
     }
 
@@ -188,6 +217,16 @@ impl Succession {
         self.inheritance.as_ref().map(|_| &mut self.heirlooms)
     }
 
+    /// Who tells of this process, and whether it is the service as soon as it serves.
+    pub(crate) fn herald(&self) -> Herald {
+        Herald::new(&self.start, self.pidfile.clone())
+    }
+
+    /// Who may ask for more, by and by.
+    pub(crate) fn take_broker(&mut self) -> Option<Broker> {
+        self.broker.take()
+    }
+
     /// What starts the next process.
     pub(crate) fn upgrader(&self) -> Upgrader {
         let upgrader = Upgrader::new(self.start.clone()).ready_timeout(self.ready_timeout);
@@ -202,6 +241,7 @@ impl Succession {
         self,
         shared: &Arc<Shared>,
         restart: impl Fn() + Send + 'static,
+        is_brokered: bool,
     ) -> Result<Option<Heir>, Error> {
         let Some(inheritance) = self.inheritance else {
             return Ok(None);
@@ -215,7 +255,8 @@ impl Succession {
         tokio::spawn(receive(arrivals, shared.clone(), enough.clone(), restart));
         Ok(Some(Heir {
             baker,
-            bake_at: Some(Instant::now() + self.bake_after),
+            is_on_trial: true,
+            bake_at: (!is_brokered).then(|| Instant::now() + self.bake_after),
             enough,
         }))
     }
@@ -231,9 +272,44 @@ impl fmt::Debug for Succession {
     }
 }
 
+/// Takes over by way of the supervisor that started both.
+async fn inherit_by(
+    broker: &Broker,
+    start: &mut Start,
+) -> Result<Option<Inheritance>, HandoverError> {
+    let summons = |generation| Summons {
+        // Neither is found by its number.
+        channel: 0,
+        stderr: None,
+        parent: start.parent.unwrap_or_default(),
+        generation,
+    };
+    match broker.role().await {
+        Ok(Role::First { generation }) => {
+            start.summons = Some(summons(generation));
+            Ok(None)
+        }
+        Ok(Role::Heir {
+            generation,
+            channel,
+        }) => {
+            let summons = summons(generation);
+            start.summons = Some(summons);
+            let inherited = inherit_over(channel, None, summons, Limits::default());
+            inherited.await.map(Some)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the supervisor says nothing; it does not broker");
+            Ok(None)
+        }
+    }
+}
+
 /// A process that has taken over.
 pub(crate) struct Heir {
     baker: Baker,
+    is_on_trial: bool,
+    /// When this process has lived long enough, if nobody else is to say so.
     bake_at: Option<Instant>,
     enough: Arc<Notify>,
 }
@@ -241,7 +317,7 @@ pub(crate) struct Heir {
 impl Heir {
     /// Whether the old process may still come back.
     pub(crate) fn is_on_trial(&self) -> bool {
-        self.bake_at.is_some()
+        self.is_on_trial
     }
 
     /// Waits until this process has lived long enough; for ever once it has been said.
@@ -254,6 +330,7 @@ impl Heir {
 
     /// Tells the old process to let go of the listeners.
     pub(crate) fn bake(&mut self) {
+        self.is_on_trial = false;
         self.bake_at = None;
         self.baker.bake();
     }

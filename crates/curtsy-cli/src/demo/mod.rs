@@ -52,6 +52,9 @@ pub(crate) struct Arguments {
     /// How long a new process may take to be ready; then the old one goes on
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
     ready_timeout: Duration,
+    /// A file for the number of the process that serves
+    #[arg(long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
     #[command(flatten)]
     security: Security,
     /// Where the control socket is (`curtsy switch`) [default: $XDG_RUNTIME_DIR/curtsy-PID.sock]
@@ -75,6 +78,7 @@ impl Default for Arguments {
             lame_duck: policy.lame_duck,
             bake_after: Succession::BAKE_AFTER,
             ready_timeout: Succession::READY_TIMEOUT,
+            pidfile: None,
             security: Security::default(),
             control: None,
         }
@@ -123,6 +127,9 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
         .bake_after(arguments.bake_after)
         .ready_timeout(arguments.ready_timeout);
     let generation = succession.generation();
+    if let Some(path) = arguments.pidfile {
+        succession = succession.pidfile(path);
+    }
     // One certificate for all generations, and none of it on a disk.
     let made = arguments.security.made(succession.keepsake(CERTIFICATE))?;
     if let Some(made) = &made {
