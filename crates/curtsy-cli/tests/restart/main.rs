@@ -14,6 +14,7 @@ mod many;
 mod modes;
 mod row;
 mod span;
+mod surroundings;
 mod swarm;
 mod tickets;
 mod versions;
