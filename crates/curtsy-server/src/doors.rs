@@ -4,6 +4,7 @@
 //! heir's socket too, and so would the removal of a path.
 
 use crate::accept::Accepting;
+use crate::control::Place;
 use crate::error::Error;
 use crate::keepsake::{self, Keepsake, Of};
 use crate::listener::Listener;
@@ -30,6 +31,8 @@ pub(crate) struct Doors {
     pub(crate) shared: Arc<Shared>,
     /// What the program leaves to an heir.
     pub(crate) kept: Vec<Keepsake>,
+    /// Where the control socket is.
+    pub(crate) control: Option<Place>,
 }
 
 impl Doors {
@@ -56,10 +59,13 @@ impl Doors {
         }
     }
 
-    /// The listeners are this process's alone.
+    /// The listeners are this process's alone, and so is the control socket's path.
     pub(crate) fn own(&mut self) {
         for listener in &mut self.listeners {
             listener.own();
+        }
+        if let Some(control) = &self.control {
+            control.claim();
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! What is done to connections and listeners is the driver's (`shutdown`); this keeps the order.
 
+use crate::control::Crier;
 use crate::error::{Error, Kind};
 use crate::herald::Herald;
 use crate::succession::Heir;
@@ -114,6 +115,7 @@ pub(crate) struct Restarts {
     pub(crate) broker: Option<Broker>,
     /// The restart under way was the supervisor's wish.
     pub(crate) is_brokered: bool,
+    pub(crate) crier: Crier,
     /// This process was started by another, which may still be there.
     pub(crate) heir: Option<Heir>,
     pub(crate) stage: Stage,
@@ -190,6 +192,7 @@ impl Restarts {
         } else {
             self.herald.step(step);
         }
+        self.crier.tell_step(step);
         if let Some(hook) = &mut self.hook {
             hook(step);
         }
