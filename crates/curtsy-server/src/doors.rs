@@ -6,6 +6,7 @@
 use crate::accept::Accepting;
 use crate::control::Place;
 use crate::error::Error;
+use crate::keepsake::{self, Keepsake, Of};
 use crate::listener::Listener;
 use crate::mode::ModeName;
 use crate::shared::Shared;
@@ -28,6 +29,8 @@ pub(crate) struct Accepters {
 pub(crate) struct Doors {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) shared: Arc<Shared>,
+    /// What the program leaves to an heir.
+    pub(crate) kept: Vec<Keepsake>,
     /// Where the control socket is.
     pub(crate) control: Option<Place>,
 }
@@ -80,6 +83,17 @@ impl Doors {
                 Err(_) => ModeName::Plain.to_string(),
             };
             gift.listener(&listener.name, kind, &mode, sockets)?;
+        }
+        let keys = self.shared.boards().iter().filter_map(|board| {
+            Some(Keepsake {
+                of: Of::Tickets,
+                name: board.name.clone(),
+                bytes: board.tls()?.tickets.export().to_vec(),
+            })
+        });
+        let keepsakes: Vec<Keepsake> = keys.chain(self.kept.iter().cloned()).collect();
+        if !keepsakes.is_empty() {
+            gift.tickets(keepsake::encode(&keepsakes));
         }
         Ok(gift)
     }

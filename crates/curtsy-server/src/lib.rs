@@ -21,9 +21,11 @@ mod ferry;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handshake;
+mod herald;
 mod hooks;
 mod http1;
 mod http2;
+mod keepsake;
 mod limits;
 mod link;
 mod listener;
