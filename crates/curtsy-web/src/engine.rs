@@ -73,6 +73,19 @@ impl Engine {
         self
     }
 
+    /// What [`with_state`](Self::with_state) was given, if it was given a value of that type.
+    ///
+    /// ```
+    /// use curtsy_web::Engine;
+    ///
+    /// let r = Engine::new().with_state(7_u8);
+    /// assert_eq!(r.state::<u8>().as_deref(), Some(&7));
+    /// assert_eq!(r.state::<u16>(), None);
+    /// ```
+    pub fn state<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.state()
+    }
+
     /// The same engine after `configure` was at it: for options in one expression.
     ///
     /// ```
@@ -228,8 +241,18 @@ impl Engine {
     {
         let (parts, body) = request.into_parts();
         let info = info.or_else(|| parts.extensions.get().cloned());
-        let context = Context::new(Arc::clone(&self.0), parts, Body::new(body), info);
-        crate::dispatch::dispatch(&self.0, context)
+        let c = Context::new(Arc::clone(&self.0), parts, Body::new(body), info);
+        let (table, mut slot) = (&**self.0, Some(c));
+        let Some(c) = &mut slot else {
+            return ResponseFuture::ready(Response::default());
+        };
+        if let Some(response) = crate::dispatch::find(table, c) {
+            return ResponseFuture::ready(response);
+        }
+        match table.route(c.target).chain.first() {
+            None => ResponseFuture::ready(c.finish()),
+            Some(first) => ResponseFuture::running(first.serve(&mut slot)),
+        }
     }
 
     pub(crate) fn table(&mut self) -> &mut Table {

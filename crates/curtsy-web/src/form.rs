@@ -34,6 +34,12 @@ impl Form {
     pub fn file(&self, field: &str) -> Option<&crate::multipart::FormFile> {
         self.files.iter().find(|file| file.field() == field)
     }
+
+    /// All files of that field, in the order in which they came.
+    #[cfg(feature = "multipart")]
+    pub fn files_of(&self, field: &str) -> impl Iterator<Item = &crate::multipart::FormFile> {
+        self.files.iter().filter(move |file| file.field() == field)
+    }
 }
 
 pub(crate) fn parse(text: &[u8]) -> Vec<(String, String)> {

@@ -132,7 +132,10 @@ pub(crate) trait Step: Send + Sync {
     fn run<'a>(&self, c: &'a mut Context) -> BoxFuture<'a, ()>;
 
     /// Runs as the first link: takes the context, goes through the chain, makes the response.
-    fn serve(&self, c: Context) -> BoxFuture<'static, Response<Body>>;
+    ///
+    /// The context is taken from where it lies: it is large, and every hand that it went through
+    /// would copy it.
+    fn serve(&self, c: &mut Option<Context>) -> BoxFuture<'static, Response<Body>>;
 
     fn name(&self) -> &'static str;
 }
@@ -148,15 +151,20 @@ impl<H: Handler> Step for Typed<H> {
         })
     }
 
-    fn serve(&self, mut c: Context) -> BoxFuture<'static, Response<Body>> {
+    fn serve(&self, c: &mut Option<Context>) -> BoxFuture<'static, Response<Body>> {
         let handler = self.0.clone();
+        let mut c = c.take();
         Box::pin(async move {
-            let reply = handler.call(&mut c).await.answer();
+            // By reference, and not out of the future, for the same reason.
+            let Some(c) = &mut c else {
+                return Response::default();
+            };
+            let reply = handler.call(&mut *c).await.answer();
             c.reply(reply);
             if c.has_next() {
                 c.next().await;
             }
-            c.into_response()
+            c.finish()
         })
     }
 

@@ -5,7 +5,7 @@
 
 use crate::context::Context;
 use crate::handler::{BoxFuture, Call};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -28,6 +28,10 @@ pub struct LogParams<'c> {
     pub method: &'c Method,
     /// The request's path with its query.
     pub path: &'c str,
+    /// The version of HTTP that the client speaks.
+    pub version: Version,
+    /// The request's headers.
+    pub headers: &'c HeaderMap,
     /// The private errors, one in a line.
     pub errors: String,
     /// The answer's body in bytes, if it is known.
@@ -168,6 +172,8 @@ impl Config {
             client_ip: c.client_ip(),
             method: c.method(),
             path,
+            version: c.version(),
+            headers: c.headers(),
             errors: error_lines(c),
             body_size: c.response_size(),
             colors: self.colors,
@@ -285,10 +291,10 @@ fn decimal(value: u128, unit: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::{LogParams, default_line, go_duration, rounded};
-    use http::{Method, StatusCode};
+    use http::{HeaderMap, Method, StatusCode, Version};
     use std::time::Duration;
 
-    fn params() -> LogParams<'static> {
+    fn params(headers: &HeaderMap) -> LogParams<'_> {
         let time = jiff::civil::date(2018, 12, 7).at(9, 11, 42, 0);
         LogParams {
             time: time.to_zoned(jiff::tz::TimeZone::UTC).unwrap(),
@@ -297,6 +303,8 @@ mod tests {
             client_ip: Some([20, 20, 20, 20].into()),
             method: &Method::GET,
             path: "/",
+            version: Version::HTTP_11,
+            headers,
             errors: String::new(),
             body_size: None,
             colors: false,
@@ -306,15 +314,16 @@ mod tests {
     #[test]
     fn the_line_is_gins() {
         assert_eq!(
-            default_line(&params()),
+            default_line(&params(&HeaderMap::new())),
             "[CURTSY] 2018/12/07 - 09:11:42 | 200 |       5s |     20.20.20.20 | GET      \"/\"\n"
         );
+        let headers = HeaderMap::new();
         let colored = LogParams {
             colors: true,
             status: StatusCode::NOT_FOUND,
             path: "/a\"\x1b[0m",
             errors: "Error #01: disk\n".into(),
-            ..params()
+            ..params(&headers)
         };
         assert_eq!(
             default_line(&colored),

@@ -96,7 +96,26 @@ impl FormFile {
         }
     }
 
-    async fn save(&self, path: &Path) -> io::Result<()> {
+    /// Writes it to a path of your choice, replacing what is there.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, Result};
+    /// async fn upload(c: &mut Context) -> Result {
+    ///     let form = c.multipart_form().await?;
+    ///     for file in form.files_of("photos") {
+    ///         file.save(format!("./photos/{}", file.file_name())).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # Engine::new().post("/", upload);
+    /// ```
+    ///
+    /// # Errors
+    /// If the path cannot be written to.
+    ///
+    /// Cancel safety: the file may be written in part.
+    pub async fn save(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let path = path.as_ref();
         match &self.content {
             Content::Memory(bytes) => tokio::fs::write(path, bytes).await,
             Content::Disk(file) => {
@@ -161,7 +180,7 @@ impl Context {
         path: impl AsRef<Path>,
     ) -> Result<(), Error> {
         let file = self.form_file(field).await?;
-        file.save(path.as_ref()).await.map_err(Error::private)
+        file.save(path).await.map_err(Error::private)
     }
 
     pub(crate) async fn read_multipart(&mut self) -> Result<Form, Error> {

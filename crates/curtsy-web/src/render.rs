@@ -63,7 +63,7 @@ impl Context {
                 return bytes;
             }
             let prefix = self.engine.settings.secure_json_prefix.as_bytes();
-            [prefix, &bytes].concat()
+            [prefix, &bytes].concat().into()
         });
         self.write_result(status, JSON, bytes);
     }

@@ -181,7 +181,7 @@ impl Context {
 
     /// The answer, at the end. The request's header map is used again for it: hyper keeps a
     /// connection's maps, and would otherwise have to allocate new ones.
-    pub(crate) fn into_response(mut self) -> Response<Body> {
+    pub(crate) fn finish(&mut self) -> Response<Body> {
         if self.headers.is_empty() {
             self.headers = std::mem::take(&mut self.request.headers);
             self.headers.clear();

@@ -29,3 +29,9 @@ pub mod web;
 
 pub use curtsy_server::*;
 pub use serve::{Serve, serve};
+
+/// The guides' examples compile.
+#[cfg(all(doctest, feature = "web"))]
+#[doc = include_str!("../../../docs/from-gin.md")]
+#[doc = include_str!("../../../docs/from-axum.md")]
+struct Guides;

@@ -13,7 +13,7 @@
 //! }
 //! ```
 
-use curtsy_server::{self as below, Certificate, ListenOn, Outcome, Server, TlsConfig};
+use curtsy_server::{self as below, Certificate, ListenOn, Outcome, Phase, Server, TlsConfig};
 use http::{Request, Response};
 use std::convert::Infallible;
 use std::net::TcpListener;
@@ -78,11 +78,12 @@ pub trait Run: Sized {
 
 impl Run for Engine {
     fn run(self, address: &str) -> Result<Outcome, below::Error> {
-        let given = match address.is_empty() {
-            true => listen_address(None),
-            false => address.to_owned(),
-        };
-        run(self, given.as_str())
+        if !address.is_empty() {
+            return run(self, address);
+        }
+        // Every address of the machine, as `":8080"` means: not only those of IPv4.
+        let address = listen_address(None);
+        run(self, address.strip_prefix("0.0.0.0").unwrap_or(&address))
     }
 
     fn run_tls(
@@ -129,10 +130,28 @@ fn server(
         builder = builder.workers(workers);
     }
     let server = builder.build(EngineService(engine.clone()))?;
-    for (_, address) in server.listeners() {
-        announce(&engine, &address.to_string());
+    if Mode::current() == Mode::Debug {
+        announce_when_serving(engine, &server);
     }
     Ok(server)
+}
+
+/// Says where the engine is served as soon as it is: when a signal would drain it, and not before.
+fn announce_when_serving(engine: Engine, server: &Server) {
+    let addresses: Vec<String> = server
+        .listeners()
+        .map(|(_, address)| address.to_string())
+        .collect();
+    let handle = server.handle();
+    // There may be no runtime yet to do it in.
+    std::thread::spawn(move || {
+        let waiting = tokio::runtime::Builder::new_current_thread().build();
+        let is_serving =
+            waiting.is_ok_and(|runtime| runtime.block_on(handle.reached(Phase::Serving)));
+        for address in addresses.iter().filter(|_| is_serving) {
+            announce(&engine, address);
+        }
+    });
 }
 
 fn run(engine: Engine, on: impl Into<ListenOn>) -> Result<Outcome, below::Error> {

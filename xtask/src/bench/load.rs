@@ -84,6 +84,12 @@ pub(super) enum Ask {
     Hello,
     Post,
     Big,
+    /// A route with a parameter, answered with text.
+    User,
+    /// The same, answered with JSON.
+    Json,
+    /// JSON that is read, validated and answered with JSON.
+    Signup,
 }
 
 impl Load {
@@ -111,6 +117,15 @@ impl Load {
             (
                 Ask::Post,
                 "wrk.method = 'POST'\nwrk.body = string.rep('x', 1024)\n".to_owned(),
+            ),
+            (Ask::User, String::new()),
+            (Ask::Json, String::new()),
+            (
+                Ask::Signup,
+                format!(
+                    "wrk.method = 'POST'\nwrk.body = '{}'\nwrk.headers['Content-Type'] = 'application/json'\n",
+                    super::web::SIGNUP
+                ),
             ),
         ] {
             fs::write(work.join(ask.script()), script + DONE)
@@ -302,14 +317,20 @@ impl Ask {
             Self::Hello => "hello.lua",
             Self::Post => "post.lua",
             Self::Big => "big.lua",
+            Self::User => "user.lua",
+            Self::Json => "json.lua",
+            Self::Signup => "signup.lua",
         }
     }
 
-    fn path(self) -> &'static str {
+    pub(super) fn path(self) -> &'static str {
         match self {
             Self::Hello => "/",
             Self::Post => "/echo",
             Self::Big => "/big?bytes=65536",
+            Self::User => "/user/ada",
+            Self::Json => "/json/ada",
+            Self::Signup => "/signup",
         }
     }
 }

@@ -316,7 +316,13 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn expect(address: SocketAddr, method: &str, path: &str, body: &str, expected: &str) -> Result<()> {
+pub(super) fn expect(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+    expected: &str,
+) -> Result<()> {
     let answer = ask(address, method, path, body)?;
     ensure!(
         answer.contains(expected),
@@ -330,8 +336,13 @@ fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<Stri
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let length = body.len();
+    let kind = if body.starts_with('{') {
+        "Content-Type: application/json\r\n"
+    } else {
+        ""
+    };
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{kind}Content-Length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes())?;
     stream.write_all(body.as_bytes())?;
@@ -364,12 +375,12 @@ fn peer(name: &str, root: &Path) -> Result<PathBuf> {
         _ => name.to_owned(),
     };
     let directory = root.join("bench/peers");
-    cargo(&["build", "--release", "--package", &package], &directory)?;
+    cargo(&["build", "--release", "--bin", &package], &directory)?;
     Ok(directory.join("target/release").join(package))
 }
 
 /// Go from the distribution's packages, without its module proxy.
-fn go(name: &str, root: &Path, work: &Path) -> Result<PathBuf> {
+pub(super) fn go(name: &str, root: &Path, work: &Path) -> Result<PathBuf> {
     let binary = work.join(name);
     let status = Command::new("go")
         .args(["build", "-o"])

@@ -6,7 +6,8 @@ use std::time::Duration;
 use actix_web::{App, HttpResponse, HttpServer, Responder, rt, web};
 use futures_util::StreamExt as _;
 use peer::{Args, HELLO, TEXT};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use validator::Validate;
 
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -20,6 +21,22 @@ struct Slow {
     ms: u64,
 }
 
+#[derive(Serialize)]
+struct User {
+    name: String,
+    admin: bool,
+}
+
+#[derive(Deserialize, Validate)]
+struct Signup {
+    #[validate(length(min = 3, max = 20))]
+    name: String,
+    #[validate(email)]
+    email: String,
+    #[validate(range(min = 18, max = 130))]
+    age: u32,
+}
+
 fn main() -> std::io::Result<()> {
     let args = Args::parse();
     rt::System::new().block_on(async move {
@@ -30,6 +47,8 @@ fn main() -> std::io::Result<()> {
                 .route("/big", web::get().to(big))
                 .route("/slow", web::get().to(slow))
                 .route("/user/{name}", web::get().to(user))
+                .route("/json/{name}", web::get().to(json))
+                .route("/signup", web::post().to(signup))
                 .route("/echo", web::post().to(echo))
                 .route("/upload", web::post().to(upload))
         })
@@ -62,6 +81,21 @@ async fn user(name: web::Path<String>) -> impl Responder {
     HttpResponse::Ok()
         .content_type(TEXT)
         .body(format!("Hello, {name}!"))
+}
+
+async fn json(name: web::Path<String>) -> impl Responder {
+    HttpResponse::Ok().json(User {
+        name: name.into_inner(),
+        admin: false,
+    })
+}
+
+async fn signup(signup: web::Json<Signup>) -> impl Responder {
+    let Signup { name, .. } = match signup.validate() {
+        Ok(()) => signup.into_inner(),
+        Err(error) => return HttpResponse::BadRequest().body(error.to_string()),
+    };
+    HttpResponse::Ok().json(User { name, admin: false })
 }
 
 async fn echo(body: web::Bytes) -> impl Responder {

@@ -4,20 +4,21 @@
 use std::time::Duration;
 
 use axum::{
-    Router,
+    Json, Router,
     body::{Body, Bytes},
     extract::{Path, Query},
-    http::header::CONTENT_TYPE,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
     routing::{get, post},
     serve::ListenerExt as _,
 };
 use peer::{Args, HELLO, TEXT};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
 };
+use validator::Validate;
 
 #[derive(Deserialize)]
 struct Big {
@@ -27,6 +28,22 @@ struct Big {
 #[derive(Deserialize)]
 struct Slow {
     ms: u64,
+}
+
+#[derive(Serialize)]
+struct User {
+    name: String,
+    admin: bool,
+}
+
+#[derive(Deserialize, Validate)]
+struct Signup {
+    #[validate(length(min = 3, max = 20))]
+    name: String,
+    #[validate(email)]
+    email: String,
+    #[validate(range(min = 18, max = 130))]
+    age: u32,
 }
 
 fn main() -> std::io::Result<()> {
@@ -51,6 +68,8 @@ async fn serve(args: Args) -> std::io::Result<()> {
             "/user/{name}",
             get(async |Path(name): Path<String>| format!("Hello, {name}!")),
         )
+        .route("/json/{name}", get(json))
+        .route("/signup", post(signup))
         .route("/echo", post(async |body: Bytes| text(body)))
         .route("/upload", post(upload));
     let listener = tokio::net::TcpListener::from_std(args.listener()?)?.tap_io(|stream| {
@@ -71,6 +90,19 @@ async fn big(Query(Big { bytes }): Query<Big>) -> impl IntoResponse {
 async fn slow(Query(Slow { ms }): Query<Slow>) -> impl IntoResponse {
     tokio::time::sleep(Duration::from_millis(ms)).await;
     HELLO
+}
+
+async fn json(Path(name): Path<String>) -> Json<User> {
+    Json(User { name, admin: false })
+}
+
+async fn signup(Json(signup): Json<Signup>) -> Result<Json<User>, (StatusCode, String)> {
+    let refused = signup.validate();
+    refused.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    Ok(Json(User {
+        name: signup.name,
+        admin: false,
+    }))
 }
 
 async fn upload(body: Body) -> impl IntoResponse {
