@@ -20,6 +20,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 /// A future behind a pointer.
+///
+/// ```
+/// use curtsy_web::BoxFuture;
+///
+/// fn later() -> BoxFuture<'static, u8> {
+///     Box::pin(async { 7 })
+/// }
+/// ```
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What can be called with a context for one lifetime `'a`.
@@ -76,6 +84,17 @@ where
 /// A handler or middleware: what can be called with any context.
 ///
 /// You never implement this: implement [`Call`].
+///
+/// ```
+/// use curtsy_web::{Context, Engine, Handler};
+///
+/// fn twice(r: &mut Engine, handler: impl Handler) {
+///     r.get("/once", handler.clone());
+///     r.get("/again", handler);
+/// }
+///
+/// twice(&mut Engine::new(), async |c: &mut Context| c.string(200, "hi"));
+/// ```
 pub trait Handler: for<'a> Call<'a> + Clone + Send + Sync + 'static {}
 
 impl<H> Handler for H where H: for<'a> Call<'a> + Clone + Send + Sync + 'static {}
