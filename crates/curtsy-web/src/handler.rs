@@ -121,12 +121,14 @@ pub trait IntoHandlers<Kind> {
     fn into_chain(self) -> Chain;
 }
 
-/// Marks a single handler.
+/// Marks a single handler: inferred, never written.
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct One;
 
-/// Marks a tuple of handlers.
+/// Marks a tuple of handlers: inferred, never written.
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct Many;
 
 /// Handlers in the order of their calls.

@@ -21,6 +21,10 @@ use std::path::Path;
 const PARTS_MAX: usize = 1_000;
 
 /// The most bytes of a form with all its files: 1 GiB. Beyond it the answer is 413.
+///
+/// ```
+/// assert_eq!(curtsy_web::MULTIPART_BYTES_MAX, 1 << 30);
+/// ```
 pub const MULTIPART_BYTES_MAX: u64 = 1 << 30;
 
 /// The longest name of a file that is kept, in bytes: what file systems allow.

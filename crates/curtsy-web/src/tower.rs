@@ -83,7 +83,14 @@ where
     }
 }
 
-/// A tower layer as middleware; see [`Engine::layer`].
+/// A tower layer as middleware; see [`Engine::layer`], which makes it.
+///
+/// ```
+/// use curtsy_web::Engine;
+/// use tower_http::compression::CompressionLayer;
+///
+/// Engine::new().layer(CompressionLayer::new());
+/// ```
 pub struct Layered<S, B> {
     service: S,
     body: PhantomData<fn() -> B>,
