@@ -154,9 +154,9 @@ impl std::fmt::Debug for BasicAuth {
 impl<'a> Call<'a> for BasicAuth {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
-        let accounts = Arc::clone(&self.0);
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         Box::pin(async move {
+            let accounts = &self.0;
             let (sent, ask, status, key) = accounts.headers();
             let value = c.headers().get(sent).map_or(&[][..], HeaderValue::as_bytes);
             match accounts.user(value).map(ToOwned::to_owned) {
@@ -201,7 +201,7 @@ pub fn error_logger() -> ErrorLogger {
 impl<'a> Call<'a> for ErrorLogger {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         Box::pin(async move {
             c.next().await;
             let nothing_said = c.response_bytes().is_some_and(<[u8]>::is_empty);

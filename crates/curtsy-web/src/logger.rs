@@ -174,12 +174,11 @@ impl fmt::Debug for Logger {
 impl<'a> Call<'a> for Logger {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
-        let config = Arc::clone(&self.0);
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         Box::pin(async move {
             let began = Instant::now();
             c.next().await;
-            config.log(c, began.elapsed());
+            self.0.log(c, began.elapsed());
         })
     }
 }

@@ -229,15 +229,14 @@ impl fmt::Debug for Recovery {
 impl<'a> Call<'a> for Recovery {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
-        let this = self.clone();
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         Box::pin(async move {
             let caught = {
                 let mut next = pin!(c.next());
                 poll_fn(|cx| poll_catching(next.as_mut(), cx)).await
             };
             if let Err(panic) = caught {
-                this.recover(c, &panic);
+                self.recover(c, &panic);
             }
         })
     }

@@ -233,7 +233,7 @@ fn list(dir: &File) -> io::Result<Vec<String>> {
 impl<'a> Call<'a> for StaticDir {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
             let path = c.param("filepath").to_owned();
@@ -284,23 +284,21 @@ struct OneFile(Arc<PathBuf>);
 impl<'a> Call<'a> for OneFile {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
-        let path = Arc::clone(&self.0);
-        Box::pin(async move { c.file(&*path).await })
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
+        Box::pin(async move { c.file(&**self.0).await })
     }
 }
 
 impl<'a> Call<'a> for Embedded {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
-        let files = Arc::clone(&self.0);
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         Box::pin(async move {
             let mut name = clean(c.param("filepath"));
             if name.ends_with('/') {
                 name.push_str(INDEX);
             }
-            match files.get(name.trim_start_matches('/')) {
+            match self.0.get(name.trim_start_matches('/')) {
                 Some(content) => c.send_content(content.clone()),
                 None => c.not_found().await,
             }

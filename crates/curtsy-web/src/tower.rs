@@ -121,7 +121,7 @@ where
 {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         let service = self.service.clone();
         Box::pin(async move {
             // What the logger needs afterwards, whatever the layer does with the request.
@@ -186,7 +186,7 @@ where
 {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         let service = self.service.clone();
         let segments = self.segments;
         Box::pin(async move {
