@@ -11,7 +11,7 @@
 //! Deliberately absent: extractors. `c.should_bind_json()` says what it reads, when, and what
 //! happens if it fails.
 
-use crate::answer::{Answer, Reply};
+use crate::answer::Answer;
 use crate::body::Body;
 use crate::context::Context;
 use http::Response;
@@ -182,7 +182,11 @@ impl<H: Handler> Step for Typed<H> {
                     return Response::default();
                 };
                 let reply = handler.call(&mut *c).await.answer();
-                go_on(c, reply).await
+                c.reply(reply);
+                if c.has_next() {
+                    c.next().await;
+                }
+                c.finish()
             });
         }
         Box::pin(async move {
@@ -197,22 +201,17 @@ impl<H: Handler> Step for Typed<H> {
                 return Response::default();
             };
             let reply = handler.call(&mut *c).await.answer();
-            go_on(c, reply).await
+            c.reply(reply);
+            if c.has_next() {
+                c.next().await;
+            }
+            c.finish()
         })
     }
 
     fn name(&self) -> &'static str {
         self.0.name()
     }
-}
-
-/// What follows the first link: the rest of the chain, and the response.
-async fn go_on(c: &mut Context, reply: Reply) -> Response<Body> {
-    c.reply(reply);
-    if c.has_next() {
-        c.next().await;
-    }
-    c.finish()
 }
 
 impl<H: Handler> IntoHandlers<One> for H {
