@@ -4,6 +4,7 @@
 //! heir's socket too, and so would the removal of a path.
 
 use crate::accept::Accepting;
+use crate::control::Place;
 use crate::error::Error;
 use crate::listener::Listener;
 use crate::mode::ModeName;
@@ -27,6 +28,8 @@ pub(crate) struct Accepters {
 pub(crate) struct Doors {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) shared: Arc<Shared>,
+    /// Where the control socket is.
+    pub(crate) control: Option<Place>,
 }
 
 impl Doors {
@@ -53,10 +56,13 @@ impl Doors {
         }
     }
 
-    /// The listeners are this process's alone.
+    /// The listeners are this process's alone, and so is the control socket's path.
     pub(crate) fn own(&mut self) {
         for listener in &mut self.listeners {
             listener.own();
+        }
+        if let Some(control) = &self.control {
+            control.claim();
         }
     }
 

@@ -14,7 +14,7 @@ mod address;
 mod alarm;
 mod body;
 mod clock;
-mod control;
+pub mod control;
 mod doors;
 mod error;
 mod ferry;
@@ -41,11 +41,12 @@ mod stream;
 mod succession;
 mod threads;
 mod tls;
+mod watchdog;
 mod worker;
 
 pub use address::ListenAddress;
 pub use body::{Body, BodyError};
-pub use control::{Control, control_path};
+pub use control::{Control, Status, control_path};
 pub use curtsy_lifecycle::{
     Address, AtDeadline, ConnectionInfo, Counts, DrainPolicy, Draining, Ending, Phase, Report,
     Snapshot, State, Straggler,

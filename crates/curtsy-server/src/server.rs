@@ -1,7 +1,7 @@
 //! The server as programs hold it: built, run, and steered from anywhere by its handle.
 
 use crate::accept::{Accepting, Acceptor};
-use crate::control::ControlSocket;
+use crate::control::{self, ControlSocket, LogLevelHook, Status, Steered};
 use crate::doors::Doors;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
@@ -9,7 +9,7 @@ use crate::limits::Limits;
 use crate::listener::{ListenOn, Listener, bind_all};
 use crate::mode::{Mode, ModeName};
 use crate::restart::{Reply, RestartHook, RestartStep, Restarted, Restarting, Restarts, Stage};
-use crate::service::{IntoService, Service};
+use crate::service::{BoxError, IntoService, Service};
 use crate::shared::{Manners, OnDisconnect, Orders, Shared};
 use crate::shutdown::{Driver, Ended, Wish};
 use crate::signals::Stopping;
@@ -102,6 +102,7 @@ pub struct Server {
     drain: DrainPolicy,
     signals: bool,
     control: Option<ControlSocket>,
+    log_level: Option<LogLevelHook>,
     watch_certificates: Option<Duration>,
     succession: Option<Succession>,
     restart_on: Vec<SignalKind>,
@@ -156,6 +157,7 @@ impl Server {
             drain,
             signals,
             control,
+            log_level,
             watch_certificates,
             succession,
             restart_on,
@@ -185,15 +187,22 @@ impl Server {
         let mut doors = Doors {
             listeners,
             shared: shared.clone(),
+            control: control.as_ref().map(ControlSocket::place),
         };
         let accepters = doors.open()?;
 
         let watching =
             watch_certificates.map(|every| tokio::spawn(crate::tls::watch(handle.clone(), every)));
-        let steering = control.map(|control| tokio::spawn(control.obey(handle.clone())));
+        let steered = || Arc::new(Steered::new(handle.clone(), log_level));
+        let hearing = control
+            .map(|control| control.serve(steered()))
+            .transpose()?;
         let restart = Arc::new(handle.restarter());
         let mut obeying = JoinSet::new();
         obeying.spawn(restarting.obey(restart));
+        if hearing.is_some() {
+            obeying.spawn(control::tell_progress(shared.clone()));
+        }
         if let Some(stopping) = stopping {
             obeying.spawn(stopping.obey(handle.clone()));
         }
@@ -207,6 +216,7 @@ impl Server {
                 upgrader,
                 wishes: restart_wishes,
                 hook: restart_hook,
+                crier: shared.crier.clone(),
                 heir,
                 stage: Stage::Alone,
                 asked: Vec::new(),
@@ -222,10 +232,10 @@ impl Server {
         if let Some(watching) = watching {
             watching.abort();
         }
-        if let Some(steering) = steering {
-            steering.abort();
+        shared.crier.tell_end(&report);
+        if let Some(hearing) = hearing {
             // Its path is gone when the server is.
-            let _ = steering.await;
+            hearing.end().await;
         }
         threads.stop();
         let outcome = Outcome::from(report);
@@ -328,7 +338,7 @@ impl Inner {
         if before.running {
             // It fails only when the server has stopped: nothing is left to wish for.
             let _ = self.wishes.send(wish);
-        } else if wish != Wish::Recall {
+        } else if !matches!(wish, Wish::Recall(_)) {
             before.stopped = true;
         }
     }
@@ -351,7 +361,27 @@ impl Handle {
 
     /// Takes the wish back while the server is a lame duck; later it does nothing.
     pub fn recall(&self) {
-        self.inner.wish(Wish::Recall);
+        self.inner.wish(Wish::Recall(oneshot::channel().0));
+    }
+
+    /// Takes the wish back, and says whether that was in time.
+    ///
+    /// # Errors
+    /// If the server is not a lame duck ([`Error::is_control`]): it drains already, or nobody wished
+    /// it to.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the answer, not the recall.
+    pub async fn undrain(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.wish(Wish::Recall(reply));
+        let refused = |why: &str| Err(Error::new(Kind::Control, format!("not undrained: {why}")));
+        match answer.await {
+            Ok(Phase::LameDuck) => Ok(()),
+            Ok(Phase::Serving) => refused("the server is not draining"),
+            Ok(Phase::Draining) => refused("it is too late, the drain has begun"),
+            Ok(Phase::Starting | Phase::Stopped) | Err(_) => refused("the server is not running"),
+        }
     }
 
     /// Closes every connection at once, whatever it is doing, and runs no hooks.
@@ -403,11 +433,12 @@ impl Handle {
         phases.wait_for(|now| *now >= phase).await.is_ok()
     }
 
-    /// Closes the connection with that number, whatever it is doing; whether there is one.
-    /// Parked connections have nothing to cut and are not found.
+    /// Closes the connection with that number, whatever it is doing; whether there is one. It looks
+    /// at every connection. One that is just being parked may escape: ask again.
     pub fn kill(&self, connection: u64) -> bool {
         let mut found = false;
         for worker in self.inner.shared.workers() {
+            found |= worker.lot.kill(connection, worker);
             worker.ledger.for_each(|entry| {
                 if entry.id() == connection {
                     entry.kill();
@@ -497,6 +528,15 @@ impl Handle {
         self.inner.shared.snapshot()
     }
 
+    /// The same and more as the control socket tells it: what `curtsy status` shows.
+    pub fn status(&self) -> Status {
+        control::status(self)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
     /// The server's drain, as a flag and a future: for tasks of the program that should end with
     /// it.
     pub fn draining(&self) -> Draining {
@@ -524,6 +564,8 @@ pub struct Builder {
     signals: bool,
     generation: u64,
     control: Option<PathBuf>,
+    control_is_needed: bool,
+    log_level: Option<LogLevelHook>,
     watch_certificates: Option<Duration>,
     succession: Option<Succession>,
     restart_on: Vec<SignalKind>,
@@ -548,6 +590,8 @@ impl Default for Builder {
             signals: true,
             generation: 0,
             control: None,
+            control_is_needed: true,
+            log_level: None,
             watch_certificates: None,
             succession: None,
             restart_on: Vec::new(),
@@ -623,6 +667,33 @@ impl Builder {
     /// [`control_path`](crate::control_path)); only by its own user and by root.
     pub fn control(mut self, path: impl Into<PathBuf>) -> Self {
         self.control = Some(path.into());
+        self.control_is_needed = true;
+        self
+    }
+
+    /// The same; but where the socket cannot be, the server goes on without one and logs why. For a
+    /// path that nobody chose.
+    pub fn control_if_possible(mut self, path: impl Into<PathBuf>) -> Self {
+        self.control = Some(path.into());
+        self.control_is_needed = false;
+        self
+    }
+
+    /// Lets the control socket change how much is logged. The server does not log by itself, so it is
+    /// the program that knows how; what `hook` takes is its own to say. Its error is told to whoever
+    /// asked.
+    ///
+    /// ```no_run
+    /// # use curtsy_server::Server;
+    /// # fn set_filter(_: &str) -> Result<(), std::num::ParseIntError> { Ok(()) }
+    /// # // With tracing_subscriber's `reload::Handle`: `handle.reload(EnvFilter::try_new(level)?)?`.
+    /// let server = Server::builder().on_log_level(|level| Ok(set_filter(level)?));
+    /// ```
+    pub fn on_log_level<F>(mut self, hook: F) -> Self
+    where
+        F: Fn(&str) -> Result<(), BoxError> + Send + Sync + 'static,
+    {
+        self.log_level = Some(Arc::new(hook));
         self
     }
 
@@ -715,7 +786,18 @@ impl Builder {
         }
         let heirlooms = self.succession.as_mut().and_then(Succession::heirlooms);
         let mut listeners = bind_all(self.listeners, sockets, heirlooms)?;
-        let control = self.control.map(ControlSocket::bind).transpose()?;
+        let is_heir = self.succession.as_ref().is_some_and(Succession::is_heir);
+        let control = self.control.map(|path| match is_heir {
+            true => ControlSocket::bind_as_heir(path),
+            false => ControlSocket::bind(path),
+        });
+        let control = match control.transpose() {
+            Err(error) if !self.control_is_needed => {
+                tracing::warn!(%error, "the server cannot be steered");
+                None
+            }
+            control => control?,
+        };
         let shared = Arc::new(Shared::new(
             self.limits,
             self.manners,
@@ -728,6 +810,9 @@ impl Builder {
                 .map(|listener| (listener.name.clone(), std::mem::take(&mut listener.asked)))
                 .collect(),
         ));
+        let addresses = listeners.iter().map(|listener| listener.local.to_string());
+        // Nobody else has seen it yet.
+        let _ = shared.addresses.set(addresses.collect());
         let (wish, wishes) = mpsc::unbounded_channel();
         let (restarts, restart_wishes) = mpsc::unbounded_channel();
         let (phases, phase) = watch::channel(Phase::Starting);
@@ -740,6 +825,7 @@ impl Builder {
             drain: self.drain,
             signals: self.signals,
             control,
+            log_level: self.log_level,
             watch_certificates: self.watch_certificates,
             succession: self.succession,
             restart_on: self.restart_on,

@@ -3,6 +3,7 @@
 //! Invariant: the request path only reads it. What changes (orders) is written a few times in a
 //! server's life; what is counted (open connections) is counted once a connection, not a request.
 
+use crate::control::Crier;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, StateHook};
 use crate::limits::Limits;
@@ -58,6 +59,12 @@ pub(crate) struct Shared {
     orphans: Mutex<Vec<Arc<Origin>>>,
     /// How long connections of a mode that was switched off are still listened to.
     pub(crate) linger: Duration,
+    /// When it was made.
+    pub(crate) began: Moment,
+    /// Where its listeners listen, in their order; set once, with the server.
+    pub(crate) addresses: OnceLock<Vec<String>>,
+    /// Tells whoever listens at the control socket.
+    pub(crate) crier: Crier,
     boards: Vec<Arc<Board>>,
     open: AtomicUsize,
     next_id: AtomicU64,
@@ -70,6 +77,12 @@ pub(crate) struct Shared {
 pub(crate) struct Times {
     pub(crate) wished_at: Option<Moment>,
     pub(crate) deadline: Option<Moment>,
+    /// When a lame duck begins to drain.
+    pub(crate) lame_duck_ends: Option<Moment>,
+    pub(crate) linger_ends: Option<Moment>,
+    /// From the drain's beginning to its deadline.
+    pub(crate) patience: Option<Duration>,
+    pub(crate) open_at_start: Option<usize>,
 }
 
 impl Shared {
@@ -89,6 +102,9 @@ impl Shared {
             limits,
             manners,
             linger,
+            began: crate::clock::now(),
+            addresses: OnceLock::new(),
+            crier: Crier::new(),
             boards: listeners.into_iter().map(board).collect(),
             signal,
             state_hook,
@@ -172,8 +188,16 @@ impl Shared {
         if before == connections && self.orders.has(Orders::DRAIN | Orders::HAND_OVER) {
             self.quiet.notify_one();
         }
+        self.moved_on();
         if self.limits.connections.is_some() {
             self.room.notify_one();
+        }
+    }
+
+    /// Something has ended. While the server drains that is worth telling of.
+    pub(crate) fn moved_on(&self) {
+        if self.orders.has(Orders::DRAIN | Orders::HAND_OVER) {
+            self.crier.nudge();
         }
     }
 
