@@ -14,6 +14,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a log line is made of.
+///
+/// ```
+/// use curtsy_web::{LogParams, Logger};
+///
+/// fn line(p: &LogParams<'_>) -> String {
+///     format!("{} {} {} {:?}\n", p.method, p.path, p.status.as_u16(), p.latency)
+/// }
+///
+/// let logger = Logger::new().formatter(line);
+/// ```
 #[derive(Clone, Debug)]
 pub struct LogParams<'c> {
     /// When the answer was ready.
@@ -65,6 +75,10 @@ struct Config {
 
 impl Logger {
     /// A logger to standard output in gin's format, with colours on a terminal.
+    ///
+    /// ```
+    /// curtsy_web::Engine::new().use_middleware(curtsy_web::Logger::new());
+    /// ```
     pub fn new() -> Self {
         Self(Arc::new(Config {
             formatter: Arc::new(default_line),
@@ -91,6 +105,10 @@ impl Logger {
     }
 
     /// Turns colours on or off.
+    ///
+    /// ```
+    /// let logger = curtsy_web::Logger::new().colors(false);
+    /// ```
     #[must_use]
     pub fn colors(self, colors: bool) -> Self {
         self.with(|config| config.colors = colors)
@@ -112,6 +130,10 @@ impl Logger {
     }
 
     /// Writes nothing of requests for these paths.
+    ///
+    /// ```
+    /// let logger = curtsy_web::Logger::new().skip_paths(["/health", "/metrics"]);
+    /// ```
     #[must_use]
     pub fn skip_paths<P: Into<String>>(self, paths: impl IntoIterator<Item = P>) -> Self {
         let paths = paths.into_iter().map(Into::into);
@@ -119,6 +141,10 @@ impl Logger {
     }
 
     /// Writes nothing of requests of which `skip` says so after they were answered.
+    ///
+    /// ```
+    /// let logger = curtsy_web::Logger::new().skip(|c| c.response_status().is_success());
+    /// ```
     #[must_use]
     pub fn skip(self, skip: impl Fn(&Context) -> bool + Send + Sync + 'static) -> Self {
         self.with(|config| config.skip = Some(Arc::new(skip)))
@@ -148,12 +174,11 @@ impl fmt::Debug for Logger {
 impl<'a> Call<'a> for Logger {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
-        let config = Arc::clone(&self.0);
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         Box::pin(async move {
             let began = Instant::now();
             c.next().await;
-            config.log(c, began.elapsed());
+            self.0.log(c, began.elapsed());
         })
     }
 }

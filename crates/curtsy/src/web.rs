@@ -30,15 +30,42 @@ pub use curtsy_web::*;
 /// SIGQUIT) and the drain is over. Inside an asynchronous program, or for limits, a drain policy,
 /// hooks and a handle, take [`Run::into_server`] or [`Run::into_service`].
 ///
+/// ```no_run
+/// use curtsy::web::{Context, Engine, Run};
+///
+/// # fn main() -> Result<(), curtsy::Error> {
+/// let mut r = Engine::new();
+/// r.get("/", async |c: &mut Context| c.string(200, "Hello, World!"));
+/// let outcome = r.run("127.0.0.1:8080")?;
+/// println!("{}", outcome.report());
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 /// Each returns an error if the listener cannot be had, if accepting fails for good, or if it is
 /// called inside a tokio runtime, which it would block.
 pub trait Run: Sized {
     /// Serves on an address: `":8080"`, `"127.0.0.1:9000"`, `"unix:/run/app.sock"`; with `""`, on
     /// the environment's `PORT`, else on 8080.
+    ///
+    /// ```no_run
+    /// # use curtsy::web::{Engine, Run};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let r = Engine::new();
+    /// r.run(":8080")?;
+    /// # Ok(()) }
+    /// ```
     fn run(self, address: &str) -> Result<Outcome, below::Error>;
 
     /// The same over TLS, with a certificate chain and its key from PEM files. HTTP/2 is offered.
+    ///
+    /// ```no_run
+    /// # use curtsy::web::{Engine, Run};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let r = Engine::new();
+    /// r.run_tls(":8443", "chain.pem", "key.pem")?;
+    /// # Ok(()) }
+    /// ```
     fn run_tls(
         self,
         address: &str,
@@ -47,12 +74,39 @@ pub trait Run: Sized {
     ) -> Result<Outcome, below::Error>;
 
     /// Serves on a Unix socket.
+    ///
+    /// ```no_run
+    /// # use curtsy::web::{Engine, Run};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let r = Engine::new();
+    /// r.run_unix("/run/app.sock")?;
+    /// # Ok(()) }
+    /// ```
     fn run_unix(self, path: impl AsRef<Path>) -> Result<Outcome, below::Error>;
 
     /// Serves on a listening socket that somebody else opened.
+    ///
+    /// ```no_run
+    /// # use curtsy::web::{Engine, Run};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let r = Engine::new();
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// let socket = OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:8080")?);
+    /// r.run_fd(socket)?;
+    /// # Ok(()) }
+    /// ```
     fn run_fd(self, socket: OwnedFd) -> Result<Outcome, below::Error>;
 
     /// Serves on a bound listener.
+    ///
+    /// ```no_run
+    /// # use curtsy::web::{Engine, Run};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let r = Engine::new();
+    /// r.run_listener(std::net::TcpListener::bind("127.0.0.1:8080")?)?;
+    /// # Ok(()) }
+    /// ```
     fn run_listener(self, listener: TcpListener) -> Result<Outcome, below::Error>;
 
     /// The server under it, bound, to be run inside an asynchronous program; its handle steers it.
@@ -73,6 +127,19 @@ pub trait Run: Sized {
 
     /// The service alone, for [`Server::builder`]. Build it with
     /// `connection_in_extensions(false)`: it takes what it needs from the body.
+    ///
+    /// ```
+    /// use curtsy::web::{Engine, Run};
+    /// use curtsy::{DrainPolicy, Server};
+    ///
+    /// # fn build() -> Result<(), curtsy::Error> {
+    /// let server = Server::builder()
+    ///     .listen("127.0.0.1:0")
+    ///     .drain(DrainPolicy::default())
+    ///     .connection_in_extensions(false)
+    ///     .build(Engine::new().into_service())?;
+    /// # Ok(()) }
+    /// ```
     fn into_service(self) -> EngineService;
 }
 
@@ -160,6 +227,12 @@ fn run(engine: Engine, on: impl Into<ListenOn>) -> Result<Outcome, below::Error>
 }
 
 /// An [`Engine`] as a service of Curtsy's server: it takes the connection from the body.
+///
+/// ```
+/// use curtsy::web::{Engine, EngineService, Run};
+///
+/// let service: EngineService = Engine::new().into_service();
+/// ```
 #[derive(Clone, Debug)]
 pub struct EngineService(Engine);
 

@@ -29,7 +29,7 @@ const REFUSED: &str = r#"{"name":"ada","email":"ada@example.org","age":3}"#;
 const ROUTES: &str = "crates/curtsy-web/tests/web/github.txt";
 
 /// Passes over the 203 routes in a round.
-const PASSES: u32 = 5_000;
+const PASSES: u32 = 2_000;
 
 /// The framework's server, and the same answers without a framework.
 const FRAMEWORK: &str = "curtsy-web";

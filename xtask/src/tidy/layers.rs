@@ -108,11 +108,13 @@ pub(super) fn check(tree: &Tree, crates: &[Crate]) -> Vec<Finding> {
             ));
             continue;
         };
+        // A crate's tests may ask the crate itself for features.
+        let allowed = |dependency: &&Dependency| {
+            dependency.only_tests && (name == TESTED_UPWARD || dependency.name == *name)
+        };
         for dependency in dependencies
             .iter()
-            .filter(|dependency| !(dependency.only_tests && name == TESTED_UPWARD))
-            // Tests may ask for their own crate, with more of its features.
-            .filter(|dependency| !(dependency.only_tests && dependency.name == *name))
+            .filter(|dependency| !allowed(dependency))
         {
             if let Some(lower) = layers.get(&dependency.name)
                 && lower.layer >= upper.layer
@@ -217,7 +219,7 @@ mod tests {
                 "top",
                 &[("middle", false), ("bottom", false), ("curtsy-prove", true)],
             ),
-            of("middle", &[("bottom", false)]),
+            of("middle", &[("bottom", false), ("middle", true)]),
             of("curtsy-prove", &[("top", true), ("middle", true)]),
             of("bottom", &[]),
         ]
@@ -233,18 +235,6 @@ mod tests {
     #[test]
     fn a_workspace_that_agrees_passes() {
         assert!(whats(TABLE, &good()).is_empty());
-    }
-
-    #[test]
-    fn tests_may_import_their_own_crate() {
-        let mut crates = good();
-        for (only_tests, findings) in [(true, 0), (false, 1)] {
-            crates[0].dependencies = vec![Dependency {
-                name: crates[0].name.clone(),
-                only_tests,
-            }];
-            assert_eq!(whats(TABLE, &crates).len(), findings);
-        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 };
 
 use axum::{Router as Axum, routing::MethodFilter};
-use curtsy_web::{Body, Context, Engine, Mode};
+use curtsy_web::{Body, Context, Engine, Mode, Recovery};
 use http::{Method, Request, header};
 use serde::{Deserialize, Serialize};
 use tower::Service as _;
@@ -222,17 +222,20 @@ pub enum Asked {
     User,
     /// The same behind a middleware that calls `next`.
     Behind,
+    /// The same behind the recovery: gin's default middleware without its logger.
+    Recovered,
     /// `POST /signup`, JSON read and answered.
     Signup,
 }
 
 impl Asked {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Nothing,
         Self::Text,
         Self::User,
         Self::Behind,
+        Self::Recovered,
         Self::Signup,
     ];
 
@@ -243,6 +246,7 @@ impl Asked {
             Self::Text => "text",
             Self::User => "user",
             Self::Behind => "behind",
+            Self::Recovered => "recovered",
             Self::Signup => "signup",
         }
     }
@@ -253,6 +257,7 @@ impl Asked {
             Self::Nothing | Self::User => (Method::GET, "/user/ada", Body::empty()),
             Self::Text => (Method::GET, "/text", Body::empty()),
             Self::Behind => (Method::GET, "/behind/ada", Body::empty()),
+            Self::Recovered => (Method::GET, "/recovered/ada", Body::empty()),
             Self::Signup => {
                 let body = Body::from(r#"{"name":"ada","email":"ada@example.org"}"#);
                 (Method::POST, "/signup", body)
@@ -282,6 +287,7 @@ pub fn site() -> Engine {
     });
     engine.get("/user/:name", user);
     engine.get("/behind/:name", (passing, user));
+    engine.get("/recovered/:name", (Recovery::new(), user));
     engine.post("/signup", signup);
     engine
 }
