@@ -4,6 +4,7 @@
 //! heir's socket too, and so would the removal of a path.
 
 use crate::accept::Accepting;
+use crate::admin::Admin;
 use crate::error::Error;
 use crate::listener::Listener;
 use crate::mode::ModeName;
@@ -26,6 +27,7 @@ pub(crate) struct Accepters {
 
 pub(crate) struct Doors {
     pub(crate) listeners: Vec<Listener>,
+    pub(crate) admin: Option<Admin>,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -34,10 +36,13 @@ impl Doors {
     pub(crate) fn open(&mut self) -> Result<Accepters, Error> {
         let (orders, heard) = watch::channel(Accepting::Yes);
         let tasks = crate::server::acceptors(&mut self.listeners, &self.shared, &heard)?;
+        if let Some(admin) = &self.admin {
+            admin.open(&heard)?;
+        }
         Ok(Accepters { orders, tasks })
     }
 
-    /// Tells the kernel to take no new connection. The acceptors have their own descriptors, and
+    /// Tells the kernel to take no new connection; the admin listener goes on. The acceptors have their own descriptors, and
     /// empty the queues.
     pub(crate) fn refuse_new(&mut self) {
         for listener in &mut self.listeners {
@@ -51,6 +56,9 @@ impl Doors {
         for mut listener in self.listeners.drain(..) {
             listener.disown();
         }
+        if let Some(mut admin) = self.admin.take() {
+            admin.listener_mut().disown();
+        }
     }
 
     /// The listeners are this process's alone.
@@ -58,12 +66,16 @@ impl Doors {
         for listener in &mut self.listeners {
             listener.own();
         }
+        if let Some(admin) = &mut self.admin {
+            admin.listener_mut().own();
+        }
     }
 
     /// Everything an heir needs to accept.
     pub(crate) fn gift(&self) -> io::Result<Gift> {
         let mut gift = Gift::new();
-        for listener in &self.listeners {
+        let admin = self.admin.iter().map(Admin::listener);
+        for listener in self.listeners.iter().chain(admin) {
             let kind = match listener.local {
                 Address::Tcp(_) => SocketKind::Tcp,
                 Address::Unix(_) => SocketKind::Unix,

@@ -97,13 +97,17 @@ async fn ferry(
         let outstanding = lane.outstanding() > 0;
         tokio::select! {
             settled = lane.settled(), if outstanding => match settled {
-                Some((_, Settled::Taken)) => worker.shared.closed(1),
+                Some((_, Settled::Taken)) => {
+                    worker.tally.given();
+                    worker.shared.closed(1);
+                }
                 Some((id, Settled::Forgotten)) => {
                     tracing::warn!(id, "the heir broke the protocol; a connection is lost");
                     worker.shared.closed(1);
                 }
                 Some((_, Settled::Returned(connection, why))) => {
                     worker.way_out.close();
+                    worker.tally.returned();
                     tracing::debug!(?why, "a connection came back from the heir");
                     adopt(connection, &worker);
                     stay(&worker);

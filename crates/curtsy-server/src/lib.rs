@@ -11,12 +11,14 @@
 
 mod accept;
 mod address;
+mod admin;
 mod alarm;
 mod body;
 mod clock;
 pub mod control;
 mod doors;
 mod error;
+mod exposition;
 mod ferry;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -28,6 +30,7 @@ mod limits;
 mod link;
 mod listener;
 mod lot;
+mod metrics;
 mod mode;
 mod proxy;
 mod restart;
@@ -44,6 +47,7 @@ mod tls;
 mod worker;
 
 pub use address::ListenAddress;
+pub use admin::AdminAddress;
 pub use body::{Body, BodyError};
 pub use control::{Control, control_path};
 pub use curtsy_lifecycle::{
@@ -54,6 +58,7 @@ pub use error::Error;
 pub use http2::Http2Limits;
 pub use limits::Limits;
 pub use listener::{ListenOn, Listener};
+pub use metrics::{Latency, Metrics};
 pub use mode::{Mode, ModeName, PlainOnTls};
 pub use proxy::ProxyPeers;
 pub use restart::{RestartStep, Restarted};

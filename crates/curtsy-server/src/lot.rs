@@ -223,6 +223,7 @@ impl Lot {
             return false;
         }
         drop(slots);
+        worker.tally.parked();
         if was_empty {
             self.changed.notify_one();
         }

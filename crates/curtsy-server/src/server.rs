@@ -1,12 +1,14 @@
 //! The server as programs hold it: built, run, and steered from anywhere by its handle.
 
 use crate::accept::{Accepting, Acceptor};
+use crate::admin::{Admin, AdminAddress, AdminListener};
 use crate::control::{self, ControlSocket, Status};
 use crate::doors::Doors;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
 use crate::limits::Limits;
 use crate::listener::{ListenOn, Listener, bind_all};
+use crate::metrics::Metrics;
 use crate::mode::{Mode, ModeName};
 use crate::restart::{Reply, RestartHook, RestartStep, Restarted, Restarting, Restarts, Stage};
 use crate::service::{IntoService, Service};
@@ -102,6 +104,7 @@ pub struct Server {
     drain: DrainPolicy,
     signals: bool,
     control: Option<ControlSocket>,
+    admin: Option<AdminListener>,
     watch_certificates: Option<Duration>,
     succession: Option<Succession>,
     restart_on: Vec<SignalKind>,
@@ -131,6 +134,11 @@ impl Server {
             .map(|listener| (listener.name.as_str(), &listener.local))
     }
 
+    /// Where the admin listener is, if there is one.
+    pub fn admin(&self) -> Option<&Address> {
+        self.admin.as_ref().map(AdminListener::address)
+    }
+
     /// Serves until it is told to stop and the drain is over.
     ///
     /// Unless [`Builder::signals`] says otherwise, SIGINT, SIGTERM and SIGQUIT stop it, and a
@@ -156,6 +164,7 @@ impl Server {
             drain,
             signals,
             control,
+            admin,
             watch_certificates,
             succession,
             restart_on,
@@ -182,8 +191,10 @@ impl Server {
             Some(succession) => succession.ready(&shared, handle.restarter()).await?,
             None => None,
         };
+        let (admin, last_words) = admin.map(|admin| Admin::new(admin, handle.clone())).unzip();
         let mut doors = Doors {
             listeners,
+            admin,
             shared: shared.clone(),
         };
         let accepters = doors.open()?;
@@ -206,7 +217,7 @@ impl Server {
             restarts: Restarts {
                 upgrader,
                 wishes: restart_wishes,
-                hook: restart_hook,
+                hook: Some(crate::metrics::counting(shared.clone(), restart_hook)),
                 heir,
                 stage: Stage::Alone,
                 asked: Vec::new(),
@@ -230,6 +241,9 @@ impl Server {
         threads.stop();
         let outcome = Outcome::from(report);
         result.send_replace(Some(outcome.clone()));
+        if let Some(last_words) = last_words {
+            last_words.said().await;
+        }
         match failure {
             Some(error) => Err(error),
             None => Ok(outcome),
@@ -502,6 +516,16 @@ impl Handle {
         control::status(self)
     }
 
+    /// What has been counted since the server was built. Nothing is disturbed by it; it costs a look at every
+    /// connection.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::gather(&self.inner.shared)
+    }
+
+    pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
+        self.inner.phases.clone()
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
@@ -533,6 +557,7 @@ pub struct Builder {
     signals: bool,
     generation: u64,
     control: Option<PathBuf>,
+    admin: Option<AdminAddress>,
     watch_certificates: Option<Duration>,
     succession: Option<Succession>,
     restart_on: Vec<SignalKind>,
@@ -557,6 +582,7 @@ impl Default for Builder {
             signals: true,
             generation: 0,
             control: None,
+            admin: None,
             watch_certificates: None,
             succession: None,
             restart_on: Vec::new(),
@@ -632,6 +658,16 @@ impl Builder {
     /// [`control_path`](crate::control_path)); only by its own user and by root.
     pub fn control(mut self, path: impl Into<PathBuf>) -> Self {
         self.control = Some(path.into());
+        self
+    }
+
+    /// Tells operators and orchestrators what the server is doing, over HTTP at `address`: `/` is a page, `/metrics` is
+    /// for Prometheus, `/livez` and `/readyz` for whoever starts and routes, `/status` and `/events` are JSON. On loopback,
+    /// unless a host is named: `9001` and `:9001` are `127.0.0.1:9001`.
+    ///
+    /// Its connections are none of the server's, and it answers until the drain is over.
+    pub fn admin(mut self, address: impl Into<AdminAddress>) -> Self {
+        self.admin = Some(address.into());
         self
     }
 
@@ -722,7 +758,9 @@ impl Builder {
                 "a restart by signal needs a succession; call `succession`",
             ));
         }
-        let heirlooms = self.succession.as_mut().and_then(Succession::heirlooms);
+        let mut heirlooms = self.succession.as_mut().and_then(Succession::heirlooms);
+        // Before the others, which may take all that is left.
+        let admin = AdminListener::bind(self.admin, heirlooms.as_deref_mut())?;
         let mut listeners = bind_all(self.listeners, sockets, heirlooms)?;
         let control = self.control.map(ControlSocket::bind).transpose()?;
         let shared = Arc::new(Shared::new(
@@ -752,6 +790,7 @@ impl Builder {
             drain: self.drain,
             signals: self.signals,
             control,
+            admin,
             watch_certificates: self.watch_certificates,
             succession: self.succession,
             restart_on: self.restart_on,

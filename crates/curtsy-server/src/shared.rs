@@ -6,6 +6,7 @@
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, StateHook};
 use crate::limits::Limits;
+use crate::metrics::Life;
 use crate::mode::{Asked, Board};
 use crate::worker::Worker;
 use curtsy_lifecycle::{Moment, Origin, Phase, Signal};
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) state_hook: Option<StateHook>,
     pub(crate) connection_hook: Option<ConnectionHook>,
     pub(crate) generation: u64,
+    pub(crate) life: Life,
     /// Set once, before the first connection.
     pub(crate) workers: OnceLock<Vec<Arc<Worker>>>,
     /// Told when the last connection closed, if somebody waits for that.
@@ -106,6 +108,7 @@ impl Shared {
             state_hook,
             connection_hook,
             generation,
+            life: Life::default(),
             workers: OnceLock::new(),
             quiet: Notify::new(),
             room: Notify::new(),

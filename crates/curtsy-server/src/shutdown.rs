@@ -59,7 +59,10 @@ impl Driver {
         loop {
             match commands.pop_front() {
                 Some(Command::Announce) => tracing::info!("lame duck: not ready for new work"),
-                Some(Command::Recall) => tracing::info!("recalled: ready again"),
+                Some(Command::Recall) => {
+                    self.shared.life.recalled();
+                    tracing::info!("recalled: ready again");
+                }
                 Some(Command::StopAccepting) => {
                     commands.extend(self.stop_accepting(&mut running, &mut progress));
                 }
@@ -176,6 +179,7 @@ impl Driver {
 
     fn stop_accepting(&mut self, hooks: &mut JoinSet<()>, progress: &mut Progress) -> Vec<Command> {
         progress.open_at_start = self.shared.open();
+        self.shared.life.drain();
         self.restarts.call_off();
         if self.restarts.has_heir() {
             self.doors.leave();
@@ -348,6 +352,7 @@ impl Driver {
     async fn finish(self, ending: Ending, hooks: &mut JoinSet<()>, progress: Progress) -> Ended {
         let now = clock::now();
         let hooks_unfinished = hooks.len();
+        self.shared.life.ended(ending);
         hooks.abort_all();
         let report = Report {
             ending,

@@ -7,7 +7,7 @@ mod websocket;
 use crate::{duration, progress};
 use clap::Args;
 use curtsy::{
-    DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, RestartStep, Server, SignalKind,
+    AdminAddress, DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, RestartStep, Server, SignalKind,
     Succession, control_path,
 };
 use routes::Demo;
@@ -51,6 +51,9 @@ pub(crate) struct Arguments {
     /// Where the control socket is (`curtsy switch`) [default: $XDG_RUNTIME_DIR/curtsy-PID.sock]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+    /// Where operators look: a page, /metrics, /livez, /readyz, /status, /events. PORT alone is on loopback
+    #[arg(long, value_name = "[HOST:]PORT")]
+    admin: Option<AdminAddress>,
 }
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9000";
@@ -67,6 +70,7 @@ impl Default for Arguments {
             lame_duck: policy.lame_duck,
             security: Security::default(),
             control: None,
+            admin: None,
         }
     }
 }
@@ -124,6 +128,9 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
         });
     let pid = std::process::id();
     builder = builder.control(arguments.control.unwrap_or_else(|| control_path(pid)));
+    if let Some(admin) = arguments.admin {
+        builder = builder.admin(admin);
+    }
     if let Some(every) = arguments.security.watch_certificates {
         builder = builder.watch_certificates(every);
     }
@@ -139,7 +146,7 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
         }
     }
     let server = builder.build(Demo::new(generation))?;
-    let listening: Vec<String> = server
+    let mut listening: Vec<String> = server
         .listeners()
         .map(|(name, address)| {
             let url = match address.tcp() {
@@ -151,6 +158,10 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
             )
         })
         .collect();
+    if let Some(admin) = server.admin() {
+        let scheme = if admin.tcp().is_some() { "http://" } else { "" };
+        listening.push(format!("curtsy: admin on {scheme}{admin}"));
+    }
     let handle = server.handle();
     let telling = tokio::spawn(async move {
         // Said when it is true of the signals, too.

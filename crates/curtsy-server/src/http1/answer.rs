@@ -38,7 +38,7 @@ struct Complete(Arc<Link>);
 impl Drop for Complete {
     fn drop(&mut self) {
         if self.0.stage() == Stage::Answering {
-            self.0.set_stage(Stage::Answered);
+            self.0.answered();
         }
     }
 }

@@ -273,6 +273,7 @@ fn served<B>(response: Response<B>, manner: Manner, link: &Arc<Link>) -> Respons
         Some(BodyFault::TimedOut) | None => {}
     }
     let status = response.status();
+    link.worker.tally.answer(status.as_u16());
     let mut response = response.map(|body| Answer::service(body, link.clone()));
     if status == StatusCode::SWITCHING_PROTOCOLS || (manner.is_connect && status.is_success()) {
         link.switching();
@@ -361,6 +362,7 @@ fn internal_error<B>(link: &Arc<Link>) -> Response<Answer<B>> {
 }
 
 fn options<B>(link: &Arc<Link>) -> Response<Answer<B>> {
+    link.worker.tally.answer(StatusCode::OK.as_u16());
     let mut response = Response::new(Answer::text("", link.clone()));
     response
         .headers_mut()
@@ -373,6 +375,7 @@ fn options<B>(link: &Arc<Link>) -> Response<Answer<B>> {
 }
 
 fn text<B>(status: StatusCode, text: &'static str, link: &Arc<Link>) -> Response<Answer<B>> {
+    link.worker.tally.answer(status.as_u16());
     let mut response = Response::new(Answer::text(text, link.clone()));
     *response.status_mut() = status;
     response.headers_mut().insert(
