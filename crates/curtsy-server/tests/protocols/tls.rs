@@ -573,6 +573,7 @@ async fn handshakes_that_fail_are_counted_by_why() {
         .write_all(&[0x16, 3, 1, 0, 4, 9, 9, 9, 9])
         .await
         .unwrap();
+    broken.shutdown().await.unwrap();
     let silent = connect(server.address).await;
     let expected = ["closed", "refused", "timeout", "unencrypted"];
     let lines =
