@@ -7,8 +7,8 @@ mod websocket;
 use crate::{duration, progress};
 use clap::Args;
 use curtsy::{
-    AdminAddress, DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, RestartStep, Server, SignalKind,
-    Succession, control_path,
+    AdminAddress, DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, RestartStep, Server,
+    SignalKind, Succession, control_path,
 };
 use routes::Demo;
 use security::Security;
