@@ -41,11 +41,11 @@ impl std::ops::Add<Duration> for Moment {
     type Output = Self;
 
     /// Rounds the duration down to whole milliseconds and saturates: "for ever" stays for ever.
+    #[inline]
     fn add(self, after: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
-        )
+        let ms = after.as_secs().saturating_mul(1_000);
+        let ms = ms.saturating_add(u64::from(after.subsec_millis()));
+        Self(self.0.saturating_add(ms))
     }
 }
 

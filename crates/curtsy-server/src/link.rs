@@ -8,6 +8,7 @@
 //! answer was wholly flushed and its request's body read to its end.
 
 use crate::clock;
+use crate::http1::Head;
 use crate::shared::Orders;
 use crate::worker::Worker;
 use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, State, Step};
@@ -68,10 +69,8 @@ pub(crate) struct Link {
     called_at: AtomicU64,
     write_blocked_since: AtomicU64,
     shutdown_since: AtomicU64,
-    /// Lines of the last head's framing fields, as they came over the wire.
-    transfer_encodings: AtomicU8,
-    content_lengths: AtomicU8,
-    head_scanned: AtomicBool,
+    /// What the last head was like as it came over the wire.
+    head: AtomicU32,
     framing: AtomicU64,
     calls_since_head: AtomicU32,
     /// Answers that are complete and not flushed, all to requests called at one moment.
@@ -107,6 +106,8 @@ fn moment(value: &AtomicU64) -> Option<Moment> {
 }
 
 impl Link {
+    const HEAD_UNSEEN: u32 = 1 << 16;
+    const HEAD_PLAIN: u32 = 2 << 16;
     const SELF_ENDING: u64 = u64::MAX;
     const UNKNOWN: u64 = u64::MAX - 1;
 
@@ -131,9 +132,7 @@ impl Link {
             called_at: AtomicU64::new(0),
             write_blocked_since: AtomicU64::new(0),
             shutdown_since: AtomicU64::new(0),
-            transfer_encodings: AtomicU8::new(0),
-            content_lengths: AtomicU8::new(0),
-            head_scanned: AtomicBool::new(false),
+            head: AtomicU32::new(Self::HEAD_UNSEEN),
             framing: AtomicU64::new(Self::SELF_ENDING),
             calls_since_head: AtomicU32::new(0),
             unflushed: AtomicU32::new(0),
@@ -249,24 +248,36 @@ impl Link {
         }
     }
 
-    /// How many lines of the head that was just read name `Transfer-Encoding` and
-    /// `Content-Length`.
-    pub(crate) fn head_seen(&self, transfer_encodings: u8, content_lengths: u8) {
-        self.transfer_encodings
-            .store(transfer_encodings, Ordering::Relaxed);
-        self.content_lengths
-            .store(content_lengths, Ordering::Relaxed);
-        self.head_scanned.store(true, Ordering::Relaxed);
+    /// What the head that was just read is like.
+    #[inline]
+    pub(crate) fn head_seen(&self, head: Head) {
+        let packed = match head {
+            Head::Unseen => Self::HEAD_UNSEEN,
+            Head::Plain => Self::HEAD_PLAIN,
+            Head::Lines {
+                transfer_encodings,
+                content_lengths,
+            } => u32::from(transfer_encodings) << 8 | u32::from(content_lengths),
+        };
+        self.head.store(packed, Ordering::Relaxed);
     }
 
-    /// The framing lines of the head that was just parsed, if its bytes were seen by themselves.
-    pub(crate) fn take_head_seen(&self) -> Option<(u8, u8)> {
-        self.head_scanned.swap(false, Ordering::Relaxed).then(|| {
-            (
-                self.transfer_encodings.load(Ordering::Relaxed),
-                self.content_lengths.load(Ordering::Relaxed),
-            )
-        })
+    /// What the head that was just parsed is like, if its bytes were seen by themselves.
+    #[inline]
+    pub(crate) fn take_head_seen(&self) -> Head {
+        let packed = self.head.load(Ordering::Relaxed);
+        self.head.store(Self::HEAD_UNSEEN, Ordering::Relaxed);
+        match packed {
+            Self::HEAD_UNSEEN => Head::Unseen,
+            Self::HEAD_PLAIN => Head::Plain,
+            lines => {
+                let [content_lengths, transfer_encodings, ..] = lines.to_le_bytes();
+                Head::Lines {
+                    transfer_encodings,
+                    content_lengths,
+                }
+            }
+        }
     }
 
     pub(crate) fn set_head_too_large(&self) {

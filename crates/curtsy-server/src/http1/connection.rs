@@ -22,7 +22,7 @@ use crate::shared::{OnDisconnect, Orders};
 use crate::stream::Stream;
 use crate::worker::{Fresh, Worker};
 use bytes::Bytes;
-use curtsy_lifecycle::{Entry, Moment};
+use curtsy_lifecycle::{Entry, Moment, State};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -108,7 +108,7 @@ async fn wait(stream: &Stream, link: &Link, mut alarm: Pin<&mut Alarm>) -> Silen
             return Poll::Ready(Silence::Lasting);
         }
         let now = clock::now();
-        match deadlines::next(&link.worker.shared.limits, &situation(link)) {
+        match next_due(link) {
             Some((at, Due::Park)) if now >= at => Poll::Ready(Silence::Lasting),
             Some((at, _)) => alarm
                 .as_mut()
@@ -241,30 +241,19 @@ async fn converse<S: Service>(
 /// Looks whether something is due, and sets the alarm for what will be.
 #[inline]
 fn poll_deadline(link: &Link, mut alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) -> Poll<Stop> {
-    let limits = &link.worker.shared.limits;
     loop {
-        let Some((at, due)) = deadlines::next(limits, &situation(link)) else {
+        let Some((at, due)) = next_due(link) else {
             return Poll::Pending;
         };
-        if alarm.is_set_before(at) {
-            let now = clock::now();
-            if alarm.is_set_after(now) {
+        if alarm.goes_off_before(at) {
+            return Poll::Pending;
+        }
+        let now = clock::now();
+        if now < at {
+            if alarm.as_mut().poll_at(cx, at, now).is_pending() {
                 return Poll::Pending;
             }
-            if now < at {
-                if alarm.as_mut().poll_at(cx, at, now).is_pending() {
-                    return Poll::Pending;
-                }
-                continue;
-            }
-        } else {
-            let now = clock::now();
-            if now < at {
-                if alarm.as_mut().poll_at(cx, at, now).is_pending() {
-                    return Poll::Pending;
-                }
-                continue;
-            }
+            continue;
         }
         match due {
             Due::Park if link.has_body_escaped() => return Poll::Pending,
@@ -350,6 +339,17 @@ fn leave(wire: Wire, unread: Bytes, link: &Arc<Link>) {
     }
 }
 
+#[inline]
+fn next_due(link: &Link) -> Option<(Moment, Due)> {
+    let limits = &link.worker.shared.limits;
+    let entry = &link.entry;
+    if entry.state() == State::Idle {
+        // Where each request ends.
+        return Some((deadlines::park_at(limits, entry.since()), Due::Park));
+    }
+    deadlines::next(limits, &situation(link))
+}
+
 fn situation(link: &Link) -> Situation {
     let entry = &link.entry;
     Situation {
@@ -427,17 +427,10 @@ impl Alarm {
         }
     }
 
-    /// Whether it goes off at `at` or earlier.
+    /// Whether it is going to go off at `at` or earlier, and has not yet.
     #[inline]
-    fn is_set_before(&self, at: Moment) -> bool {
+    fn goes_off_before(&self, at: Moment) -> bool {
         self.at.is_some_and(|set| set <= at)
-    }
-
-    /// Whether it has not gone off yet. The timer's clock is finer than ours and may be ahead of
-    /// it: one that has gone off early must be set again, or nobody would wake us.
-    #[inline]
-    fn is_set_after(&self, now: Moment) -> bool {
-        self.at.is_some_and(|set| set > now)
             && self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
     }
 

@@ -46,14 +46,17 @@ pub(crate) fn next(limits: &Limits, now: &Situation) -> Option<(Moment, Due)> {
             let patience = now.accepted + limits.header_timeout;
             Some(((now.since + limits.park_after).min(patience), Due::Park))
         }
-        State::Idle => {
-            let rest = limits.park_after.min(limits.idle_timeout);
-            Some((now.since + rest, Due::Park))
-        }
+        State::Idle => Some((park_at(limits, now.since), Due::Park)),
         State::Handshake => Some((now.accepted + limits.handshake_timeout, Due::Close)),
         State::Upgraded | State::Closed => None,
         State::Active => active(limits, now),
     }
+}
+
+/// When a connection that is idle since then has rested long enough.
+#[inline]
+pub(crate) fn park_at(limits: &Limits, since: Moment) -> Moment {
+    since + limits.park_after.min(limits.idle_timeout)
 }
 
 fn active(limits: &Limits, now: &Situation) -> Option<(Moment, Due)> {

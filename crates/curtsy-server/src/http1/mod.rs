@@ -14,6 +14,7 @@ pub(crate) use answer::Answer;
 pub(crate) use connection::serve;
 pub(crate) use deadlines::{Due, Situation, next as next_deadline};
 pub(crate) use rules::is_host;
+pub(crate) use scan::Head;
 pub(crate) use service::{Answering, Judge};
 pub(crate) use wire::{Wire, poll_discard};
 

@@ -1,5 +1,6 @@
 //! What a request must be before a service sees it, where hyper lets more through.
 
+use crate::http1::scan::Head;
 use crate::limits::Limits;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, Request, StatusCode, Version};
@@ -30,20 +31,20 @@ pub(crate) enum Verdict {
     Refuse(Refusal),
 }
 
-/// Judges a request. `framing_lines` are how many lines of its head name `Transfer-Encoding` and
-/// `Content-Length`, if that is known.
+/// Judges a request whose head came over the wire like `head`.
 #[inline]
 pub(crate) fn judge<B>(
     request: &Request<B>,
     has_body: bool,
-    framing_lines: Option<(u8, u8)>,
+    head: Head,
     limits: &Limits,
 ) -> Verdict {
     let headers = request.headers();
     if let Err(refusal) = host(request) {
         return Verdict::Refuse(refusal);
     }
-    if let Some(expect) = headers.get(EXPECT)
+    if head != Head::Plain
+        && let Some(expect) = headers.get(EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
         return Verdict::Refuse(Refusal::new(
@@ -52,7 +53,7 @@ pub(crate) fn judge<B>(
         ));
     }
     if has_body {
-        match body(headers, framing_lines, limits) {
+        match body(headers, head, limits) {
             Ok(true) => {}
             Ok(false) => return Verdict::ServeAndClose,
             Err(refusal) => return Verdict::Refuse(refusal),
@@ -103,16 +104,15 @@ pub(crate) fn is_host(host: &[u8]) -> bool {
 }
 
 /// Whether the body's framing is beyond doubt.
-fn body(
-    headers: &HeaderMap,
-    framing_lines: Option<(u8, u8)>,
-    limits: &Limits,
-) -> Result<bool, Refusal> {
+fn body(headers: &HeaderMap, head: Head, limits: &Limits) -> Result<bool, Refusal> {
     let Some(encoding) = headers.get(TRANSFER_ENCODING) else {
         return length(headers, limits).map(|()| true);
     };
-    if let Some((encodings, lengths)) = framing_lines
-        && let Some(refusal) = bad_framing(encodings, lengths)
+    if let Head::Lines {
+        transfer_encodings,
+        content_lengths,
+    } = head
+        && let Some(refusal) = bad_framing(transfer_encodings, content_lengths)
     {
         return Err(refusal);
     }
@@ -126,7 +126,7 @@ fn body(
     {
         return Err(NOT_CHUNKED);
     }
-    Ok(framing_lines.is_some())
+    Ok(head != Head::Unseen)
 }
 
 const MANY_ENCODINGS: Refusal = Refusal::new(
@@ -189,6 +189,7 @@ pub(crate) const BROKEN_BODY: Refusal =
 #[cfg(test)]
 mod tests {
     use super::{Verdict, bad_framing, is_host, judge};
+    use crate::http1::scan::Head;
     use crate::limits::Limits;
     use http::{Request, Version};
 
@@ -202,7 +203,11 @@ mod tests {
             request_body_bytes: Some(100),
             ..Limits::default()
         };
-        judge(&request, has_body, Some((1, 0)), &limits)
+        let head = Head::Lines {
+            transfer_encodings: 1,
+            content_lengths: 0,
+        };
+        judge(&request, has_body, head, &limits)
     }
 
     fn status(verdict: Verdict) -> u16 {

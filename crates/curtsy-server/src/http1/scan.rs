@@ -22,6 +22,23 @@ pub(crate) struct Scan {
     done: bool,
     /// Bytes looked at: once done, the length of the head.
     length: u64,
+    /// See [`is_plain`].
+    plain: bool,
+}
+
+/// What the scan has to say of a head to whoever judges the request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// It was not seen by itself.
+    #[default]
+    Unseen,
+    /// It has none of the fields that this server has rules for, but for `Host`.
+    Plain,
+    /// It has so many lines that name a framing field.
+    Lines {
+        transfer_encodings: u8,
+        content_lengths: u8,
+    },
 }
 
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
@@ -33,6 +50,12 @@ impl Scan {
     /// Looks at the next bytes of the head. What comes after its empty line is not looked at.
     #[inline]
     pub(crate) fn bytes(&mut self, mut bytes: &[u8]) {
+        if self.length == 0 && is_plain(bytes) {
+            self.plain = true;
+            self.done = true;
+            self.length = bytes.len() as u64;
+            return;
+        }
         while !self.done && !bytes.is_empty() {
             let rest = if self.skip || self.line_len == 0 {
                 self.whole_lines(bytes)
@@ -41,6 +64,18 @@ impl Scan {
             };
             self.length += (bytes.len() - rest.len()) as u64;
             bytes = rest;
+        }
+    }
+
+    /// What was found so far.
+    #[inline]
+    pub(crate) fn head(&self) -> Head {
+        if self.plain {
+            return Head::Plain;
+        }
+        Head::Lines {
+            transfer_encodings: self.transfer_encodings,
+            content_lengths: self.content_lengths,
         }
     }
 
@@ -119,6 +154,60 @@ impl Scan {
     }
 }
 
+/// Whether these bytes are one whole head and no line of it can name `Transfer-Encoding`,
+/// `Content-Length` or `Expect`: the common case, told eight bytes at a time. When in doubt it is
+/// not.
+#[inline]
+fn is_plain(bytes: &[u8]) -> bool {
+    const EACH: u64 = u64::MAX / 255;
+    const LINE_FEEDS: u64 = EACH * b'\n' as u64;
+    if !bytes.ends_with(b"\r\n\r\n") || matches!(bytes, [b'\r' | b'\n', ..]) {
+        return false;
+    }
+    let is_plain_word = |word: &[u8; 8], at: usize| {
+        let word = u64::from_le_bytes(*word) ^ LINE_FEEDS;
+        // The high bit of each byte that is zero, and of some that follow one.
+        let mut found = word.wrapping_sub(EACH) & !word & (EACH << 7);
+        while found != 0 {
+            if !is_plain_after(bytes, at + (found.trailing_zeros() / 8) as usize) {
+                return false;
+            }
+            found &= found - 1;
+        }
+        true
+    };
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut at = 0;
+    for word in words {
+        if !is_plain_word(word, at) {
+            return false;
+        }
+        at += 8;
+    }
+    // The last word is whole again, some of it for the second time.
+    bytes
+        .last_chunk::<8>()
+        .is_some_and(|word| is_plain_word(word, bytes.len() - 8))
+}
+
+/// Whether the line after the line feed at `feed` does not matter: it is a field of no interest,
+/// or the head's end and the end of the bytes.
+#[inline]
+fn is_plain_after(bytes: &[u8], feed: usize) -> bool {
+    match bytes.get(feed + 1..).unwrap_or_default() {
+        [] => true,
+        [b'\r', b'\n', rest @ ..] => rest.is_empty(),
+        [b'\n', ..] => false,
+        // `Transfer-Encoding`
+        [b't' | b'T', rest @ ..] => rest.get(7) != Some(&b'-'),
+        // `Content-Length`
+        [b'c' | b'C', rest @ ..] => !matches!(rest.get(7), Some(b'l' | b'L')),
+        // `Expect`
+        [b'e' | b'E', rest @ ..] => rest.get(5) != Some(&b':'),
+        _ => true,
+    }
+}
+
 /// Whether the line's name is that one. A name that only begins like it is another; whatever else
 /// may stand behind a name is counted, for hyper to refuse.
 #[inline]
@@ -132,8 +221,8 @@ fn is_named(line: &[u8], name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Scan;
-    use proptest::prelude::{Strategy, any, prop, prop_assert_eq, proptest};
+    use super::{Head, Scan};
+    use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
     fn counted(parts: &[&[u8]]) -> (u8, u8) {
         let mut scan = Scan::default();
@@ -184,6 +273,50 @@ mod tests {
         assert_eq!(counted(&[b"GET /content-length: HTTP/1.1\r\n\r\n"]), (0, 0));
     }
 
+    #[test]
+    fn heads_without_any_field_of_interest_are_plain() {
+        let head = |lines: &str| {
+            let mut scan = Scan::default();
+            scan.bytes(format!("GET / HTTP/1.1\r\nHost: x\r\n{lines}\r\n").as_bytes());
+            scan.head()
+        };
+        for plain in [
+            "",
+            "Connection: close\r\n",
+            "Cookie: a\r\nTe: trailers\r\nETag: x\r\nexpected: y\r\nTrailer: z\r\n",
+            "a: Expect: b\r\na: Content-Length: 1\r\na: Transfer-Encoding: chunked\r\n",
+        ] {
+            assert_eq!(head(plain), Head::Plain, "{plain}");
+        }
+        let lines = |transfer_encodings, content_lengths| Head::Lines {
+            transfer_encodings,
+            content_lengths,
+        };
+        for (other, expected) in [
+            ("expect:a\r\n", lines(0, 0)),
+            ("eXPECT: 100-continue\r\na: b\r\n", lines(0, 0)),
+            ("content-LENGTH:1\r\n", lines(0, 1)),
+            ("transfer-encoding:a\r\n", lines(1, 0)),
+            ("a: b\nContent-Length : 1\r\n", lines(0, 1)),
+            // More than the head has come, or less.
+            ("\r\nbody\r\n", lines(0, 0)),
+            ("\r\n", lines(0, 0)),
+        ] {
+            assert_eq!(head(other), expected, "{other}");
+        }
+        for whole in [
+            &b"\r\nGET / HTTP/1.1\r\n\r\n"[..],
+            b"GET / HTTP/1.1\n\n\r\n",
+            b"GET /\r\n\r\nGET /\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\n",
+            b"\r\n\r\n",
+        ] {
+            let mut scan = Scan::default();
+            scan.bytes(whole);
+            assert_eq!(scan.head(), lines(0, 0), "{}", whole.escape_ascii());
+        }
+    }
+
     fn lines() -> impl Strategy<Value = Vec<String>> {
         let line = prop::sample::select(vec![
             "GET / HTTP/1.1",
@@ -203,6 +336,25 @@ mod tests {
     }
 
     proptest! {
+        /// The short way over a head finds what the long way finds.
+        #[test]
+        fn plain_heads_are_what_they_seem(lines in lines(), crlf in prop::collection::vec(any::<bool>(), 14)) {
+            let mut text = String::new();
+            for (line, crlf) in lines.iter().map(String::as_str).chain(["", ""]).zip(crlf) {
+                text += line;
+                text += if crlf { "\r\n" } else { "\n" };
+            }
+            let mut whole = Scan::default();
+            whole.bytes(text.as_bytes());
+            // The first byte by itself: the long way.
+            let mut long = Scan::default();
+            long.bytes(&text.as_bytes()[..1]);
+            long.bytes(&text.as_bytes()[1..]);
+            prop_assert_eq!(whole.head_length(), long.head_length());
+            prop_assert_eq!(whole.transfer_encodings, long.transfer_encodings);
+            prop_assert_eq!(whole.content_lengths, long.content_lengths);
+        }
+
         /// However the bytes are cut into reads, the count is that of the lines.
         #[test]
         fn cuts_do_not_matter(lines in lines(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8)) {
@@ -222,6 +374,7 @@ mod tests {
             let (te, cl) = counted(&parts);
             let mut scan = Scan::default();
             parts.iter().for_each(|part| scan.bytes(part));
+            prop_assert!(scan.head() != Head::Plain || (te, cl) == (0, 0));
             let end = text.find("\r\n\r\n").map(|at| at as u64 + 4);
             prop_assert_eq!(scan.head_length(), end);
             prop_assert_eq!((usize::from(te), usize::from(cl)),

@@ -18,7 +18,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
 
 /// One connection's service.
@@ -92,8 +92,8 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
         link.called(request.method().as_str(), target.as_bytes(), length);
 
         let limits = &link.worker.shared.limits;
-        let lines = link.take_head_seen();
-        match rules::judge(&request, has_body, lines, limits) {
+        let head = link.take_head_seen();
+        match rules::judge(&request, has_body, head, limits) {
             Verdict::Serve => {}
             Verdict::ServeAndClose => link.close_after_answer(false),
             Verdict::Options if link.worker.shared.manners.service_answers_options_star => {}
@@ -106,38 +106,21 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
         };
         let mut request = request.map(|incoming| Body::incoming(incoming, link.clone()));
         self.furnish(request.extensions_mut());
+        let outlives = link.worker.shared.manners.on_disconnect == OnDisconnect::Finish;
         Answering {
-            // A request is large; it is moved as seldom as can be.
-            state: catch_unwind(AssertUnwindSafe(|| self.ask(request))).unwrap_or(State::Panicked),
+            // A request is large, and its future too: the one is moved as seldom as can be, and
+            // the other is made where it stays, when hyper polls for the answer at once.
+            state: State::Waiting {
+                call: Some((self.service.clone(), request)),
+            },
             manner,
-            link: link.clone(),
+            link: Some(link.clone()),
+            seat: outlives.then(|| self.seat.clone()),
         }
     }
 }
 
 impl<S: Service> Judge<S> {
-    /// Hands the request to the service, if it is ready.
-    #[inline]
-    fn ask(&self, request: Request<Body>) -> State<S> {
-        let mut service = self.service.clone();
-        let mut noop = Context::from_waker(Waker::noop());
-        match service.poll_ready(&mut noop) {
-            Poll::Ready(Ok(())) => {
-                let future = service.call(request);
-                match self.link.worker.shared.manners.on_disconnect {
-                    OnDisconnect::Cancel => State::Called { future },
-                    OnDisconnect::Finish => self.detach(future),
-                }
-            }
-            Poll::Ready(Err(error)) => State::Failed {
-                error: Some(error.into()),
-            },
-            Poll::Pending => State::Waiting {
-                service: Some(Box::new((service, request))),
-            },
-        }
-    }
-
     /// An answer past the service.
     pub(crate) fn refuse(&self, status: StatusCode, text: &'static str) -> Answering<S> {
         self.done(Done::Refused(Refusal::new(status, text)), false)
@@ -151,23 +134,23 @@ impl<S: Service> Judge<S> {
         Answering {
             state: State::Done { done },
             manner: Manner::default(),
-            link: self.link.clone(),
+            link: Some(self.link.clone()),
+            seat: None,
         }
     }
+}
 
-    /// Lets the handler run to its end whatever becomes of its client.
-    fn detach(&self, future: S::Future) -> State<S> {
-        let seat = self.seat.clone();
-        let handle = tokio::spawn(async move {
-            let answer = AssertUnwindSafe(future);
-            let answer = futures_util::FutureExt::catch_unwind(answer).await;
-            drop(seat);
-            answer
-                .map_err(|_| ())
-                .map(|answer| answer.map_err(Into::into))
-        });
-        State::Detached { handle }
-    }
+/// Lets the handler run to its end whatever becomes of its client.
+fn detach<S: Service>(future: S::Future, seat: Arc<Seat>) -> State<S> {
+    let handle = tokio::spawn(async move {
+        let answer = AssertUnwindSafe(future);
+        let answer = futures_util::FutureExt::catch_unwind(answer).await;
+        drop(seat);
+        answer
+            .map_err(|_| ())
+            .map(|answer| answer.map_err(Into::into))
+    });
+    State::Detached { handle }
 }
 
 /// What of the request its answer depends on.
@@ -189,7 +172,10 @@ pin_project_lite::pin_project! {
         #[pin]
         state: State<S>,
         manner: Manner,
-        link: Arc<Link>,
+        // Goes on into the answer.
+        link: Option<Arc<Link>>,
+        // Kept by the handler if it outlives its client.
+        seat: Option<Arc<Seat>>,
     }
 }
 
@@ -198,12 +184,57 @@ type Detached<S> = Result<Result<Response<<S as Service>::Body>, BoxError>, ()>;
 pin_project_lite::pin_project! {
     #[project = StateProjection]
     enum State<S: Service> {
+        Waiting { call: Option<(S, Request<Body>)> },
         Called { #[pin] future: S::Future },
-        Waiting { service: Option<Box<(S, Request<Body>)>> },
         Detached { handle: JoinHandle<Detached<S>> },
-        Failed { error: Option<BoxError> },
         Done { done: Done },
-        Panicked,
+    }
+}
+
+/// What came of the service.
+enum Came<B> {
+    Response(Response<B>),
+    Error(BoxError),
+    Panic,
+    Done(Done),
+}
+
+impl<S: Service> State<S> {
+    /// Asks the service as soon as it is ready, and goes on asking.
+    #[inline]
+    fn poll(
+        mut self: Pin<&mut Self>,
+        seat: &mut Option<Arc<Seat>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Came<S::Body>> {
+        if let StateProjection::Waiting { call } = self.as_mut().project() {
+            if let Some((service, _)) = call
+                && let Err(error) = ready!(service.poll_ready(cx))
+            {
+                return Poll::Ready(Came::Error(error.into()));
+            }
+            let Some((mut service, request)) = call.take() else {
+                return Poll::Ready(Came::Panic);
+            };
+            let future = service.call(request);
+            self.set(match seat.take() {
+                None => Self::Called { future },
+                Some(seat) => detach(future, seat),
+            });
+        }
+        Poll::Ready(match self.project() {
+            StateProjection::Called { future } => match ready!(future.poll(cx)) {
+                Ok(response) => Came::Response(response),
+                Err(error) => Came::Error(error.into()),
+            },
+            StateProjection::Detached { handle } => match ready!(Pin::new(handle).poll(cx)) {
+                Ok(Ok(Ok(response))) => Came::Response(response),
+                Ok(Ok(Err(error))) => Came::Error(error),
+                Ok(Err(())) | Err(_) => Came::Panic,
+            },
+            StateProjection::Done { done } => Came::Done(*done),
+            StateProjection::Waiting { .. } => Came::Panic,
+        })
     }
 }
 
@@ -211,62 +242,30 @@ impl<S: Service> Future for Answering<S> {
     type Output = Result<Response<Answer<S::Body>>, Infallible>;
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            let mut this = self.as_mut().project();
-            let (link, manner) = (&*this.link, *this.manner);
-            let answer = match this.state.as_mut().project() {
-                StateProjection::Called { future } => {
-                    match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-                        Ok(polled) => match ready!(polled) {
-                            Ok(response) => served(response, manner, link),
-                            Err(error) => failed(&error.into(), link),
-                        },
-                        Err(_) => panicked(link),
-                    }
-                }
-                StateProjection::Waiting { service } => {
-                    let Some(waiting) = service else {
-                        return Poll::Pending;
-                    };
-                    let next = match ready!(waiting.0.poll_ready(cx)) {
-                        Ok(()) => service.take().map(|waiting| {
-                            let (mut service, request) = *waiting;
-                            State::Called {
-                                future: service.call(request),
-                            }
-                        }),
-                        Err(error) => Some(State::Failed {
-                            error: Some(error.into()),
-                        }),
-                    };
-                    if let Some(next) = next {
-                        this.state.set(next);
-                    }
-                    continue;
-                }
-                StateProjection::Detached { handle } => match ready!(Pin::new(handle).poll(cx)) {
-                    Ok(Ok(Ok(response))) => served(response, manner, link),
-                    Ok(Ok(Err(error))) => failed(&error, link),
-                    Ok(Err(())) | Err(_) => panicked(link),
-                },
-                StateProjection::Failed { error } => {
-                    let error = error.take().unwrap_or_else(|| "polled twice".into());
-                    failed(&error, link)
-                }
-                StateProjection::Done { done } => match *done {
-                    Done::Refused(refusal) => refused(refusal, link),
-                    Done::Options => options(link),
-                },
-                StateProjection::Panicked => panicked(link),
-            };
-            return Poll::Ready(Ok(answer));
-        }
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let (state, seat) = (this.state, this.seat);
+        let came = catch_unwind(AssertUnwindSafe(|| state.poll(seat, cx)));
+        let came = match came {
+            Ok(polled) => ready!(polled),
+            Err(_) => Came::Panic,
+        };
+        let Some(link) = this.link.take() else {
+            // Answered already: nobody polls again.
+            return Poll::Pending;
+        };
+        Poll::Ready(Ok(match came {
+            Came::Response(response) => served(response, *this.manner, link),
+            Came::Error(error) => failed(&error, link),
+            Came::Panic => panicked(link),
+            Came::Done(Done::Refused(refusal)) => refused(refusal, link),
+            Came::Done(Done::Options) => options(link),
+        }))
     }
 }
 
 #[inline]
-fn served<B>(response: Response<B>, manner: Manner, link: &Arc<Link>) -> Response<Answer<B>> {
+fn served<B>(mut response: Response<B>, manner: Manner, link: Arc<Link>) -> Response<Answer<B>> {
     match link.body_fault() {
         Some(BodyFault::Framing) => return refused(rules::BROKEN_BODY, link),
         Some(BodyFault::TooLarge) => return refused(rules::TOO_LARGE, link),
@@ -274,13 +273,12 @@ fn served<B>(response: Response<B>, manner: Manner, link: &Arc<Link>) -> Respons
     }
     let status = response.status();
     link.worker.tally.answer(status.as_u16());
-    let mut response = response.map(|body| Answer::service(body, link.clone()));
     if status == StatusCode::SWITCHING_PROTOCOLS || (manner.is_connect && status.is_success()) {
         link.switching();
-        return response;
+        return response.map(|body| Answer::service(body, link));
     }
     if link.is_body_open() {
-        unread(manner, link);
+        unread(manner, &link);
     }
     let orders = link.orders();
     if orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
@@ -293,11 +291,11 @@ fn served<B>(response: Response<B>, manner: Manner, link: &Arc<Link>) -> Respons
     if link.is_closing() {
         set_close(&mut response);
     }
-    response
+    response.map(|body| Answer::service(body, link))
 }
 
 /// The answer is ready and the request's body was not read to its end.
-fn unread(manner: Manner, link: &Arc<Link>) {
+fn unread(manner: Manner, link: &Link) {
     // Without a leftover, somebody still reads it.
     let Some(rest) = link.has_leftover().then(|| link.take_leftover()).flatten() else {
         return;
@@ -318,20 +316,20 @@ fn set_close<B>(response: &mut Response<B>) {
         .insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-fn refused<B>(refusal: Refusal, link: &Arc<Link>) -> Response<Answer<B>> {
+fn refused<B>(refusal: Refusal, link: Arc<Link>) -> Response<Answer<B>> {
     link.close_after_answer(link.is_body_open() || link.closes_gently());
-    let mut response = text(refusal.status, refusal.text, link);
-    set_close(&mut response);
     tracing::debug!(
         peer = %link.entry.peer(),
         status = refusal.status.as_u16(),
         why = refusal.text.trim_end(),
         "request refused"
     );
+    let mut response = text(refusal.status, refusal.text, link);
+    set_close(&mut response);
     response
 }
 
-fn failed<B>(error: &BoxError, link: &Arc<Link>) -> Response<Answer<B>> {
+fn failed<B>(error: &BoxError, link: Arc<Link>) -> Response<Answer<B>> {
     let request = link.entry.straggler(crate::clock::now());
     tracing::error!(
         request = request.map(tracing::field::display),
@@ -341,7 +339,7 @@ fn failed<B>(error: &BoxError, link: &Arc<Link>) -> Response<Answer<B>> {
     internal_error(link)
 }
 
-fn panicked<B>(link: &Arc<Link>) -> Response<Answer<B>> {
+fn panicked<B>(link: Arc<Link>) -> Response<Answer<B>> {
     let request = link.entry.straggler(crate::clock::now());
     tracing::error!(
         request = request.map(tracing::field::display),
@@ -350,7 +348,7 @@ fn panicked<B>(link: &Arc<Link>) -> Response<Answer<B>> {
     internal_error(link)
 }
 
-fn internal_error<B>(link: &Arc<Link>) -> Response<Answer<B>> {
+fn internal_error<B>(link: Arc<Link>) -> Response<Answer<B>> {
     link.close_after_answer(link.is_body_open());
     let mut response = text(
         StatusCode::INTERNAL_SERVER_ERROR,
@@ -361,22 +359,25 @@ fn internal_error<B>(link: &Arc<Link>) -> Response<Answer<B>> {
     response
 }
 
-fn options<B>(link: &Arc<Link>) -> Response<Answer<B>> {
+fn options<B>(link: Arc<Link>) -> Response<Answer<B>> {
     link.worker.tally.answer(StatusCode::OK.as_u16());
-    let mut response = Response::new(Answer::text("", link.clone()));
+    if link.orders() & Orders::DRAIN != 0 {
+        link.close_after_answer(false);
+    }
+    let closes = link.is_closing();
+    let mut response = Response::new(Answer::text("", link));
     response
         .headers_mut()
         .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    if link.is_closing() || link.orders() & Orders::DRAIN != 0 {
-        link.close_after_answer(false);
+    if closes {
         set_close(&mut response);
     }
     response
 }
 
-fn text<B>(status: StatusCode, text: &'static str, link: &Arc<Link>) -> Response<Answer<B>> {
+fn text<B>(status: StatusCode, text: &'static str, link: Arc<Link>) -> Response<Answer<B>> {
     link.worker.tally.answer(status.as_u16());
-    let mut response = Response::new(Answer::text(text, link.clone()));
+    let mut response = Response::new(Answer::text(text, link));
     *response.status_mut() = status;
     response.headers_mut().insert(
         CONTENT_TYPE,

@@ -159,8 +159,7 @@ impl Wire {
             self.head_bytes += bytes.len();
             self.scan.bytes(bytes);
             if self.scan_is_whole {
-                self.link
-                    .head_seen(self.scan.transfer_encodings, self.scan.content_lengths);
+                self.link.head_seen(self.scan.head());
             }
             let most = self.link.worker.shared.limits.header_bytes;
             if self.head_bytes > most && self.scan.head_length().is_none() {
