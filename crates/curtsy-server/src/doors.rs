@@ -35,6 +35,9 @@ impl Doors {
     /// Starts accepting on all.
     pub(crate) fn open(&mut self) -> Result<Accepters, Error> {
         let (orders, heard) = watch::channel(Accepting::Yes);
+        for listener in &self.listeners {
+            tracing::info!(listener = listener.name, address = %listener.local, "accepting");
+        }
         let tasks = crate::server::acceptors(&mut self.listeners, &self.shared, &heard)?;
         if let Some(admin) = &self.admin {
             admin.open(&heard)?;

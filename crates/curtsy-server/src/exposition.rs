@@ -108,6 +108,12 @@ impl Metrics {
             &[("in", self.adopted), ("out", self.given), ("returned", self.returned)],
         );
         text.counter(
+            "curtsy_access_log_dropped",
+            "",
+            "Lines of the access log that were not written.",
+            self.access_log_dropped,
+        );
+        text.counter(
             "curtsy_mode_switches",
             "",
             "Listeners switched to another mode.",

@@ -155,11 +155,13 @@ pub(crate) async fn receive(fresh: Fresh, epoch: Arc<Epoch>, worker: Arc<Worker>
             say_and_close(&mut stream, answer.as_bytes(), shared.limits.close_linger).await;
         }
         Some(Err(error)) => {
-            let trouble = match error.kind() {
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
-                    HandshakeTrouble::Closed
-                }
-                _ => HandshakeTrouble::Refused,
+            let is_gone = matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            );
+            let trouble = match is_gone {
+                true => HandshakeTrouble::Closed,
+                false => HandshakeTrouble::Refused,
             };
             link.worker.tally.handshake_failed(trouble);
             tracing::debug!(peer = %link.entry.peer(), %error, "handshake failed");

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod access_log;
 mod address;
 mod admin;
 mod alarm;
@@ -32,6 +33,7 @@ mod listener;
 mod lot;
 mod metrics;
 mod mode;
+mod note;
 mod proxy;
 mod restart;
 mod seat;
@@ -44,8 +46,10 @@ mod stream;
 mod succession;
 mod threads;
 mod tls;
+mod trace;
 mod worker;
 
+pub use access_log::{AccessLog, AccessLogFormat};
 pub use address::ListenAddress;
 pub use admin::AdminAddress;
 pub use body::{Body, BodyError};
@@ -68,3 +72,4 @@ pub use shared::OnDisconnect;
 pub use succession::Succession;
 pub use tls::{Certificate, CertificateStore, ClientCertificates, TlsBuilder, TlsConfig};
 pub use tokio::signal::unix::SignalKind;
+pub use trace::{BadTraceParent, TraceParent};

@@ -14,6 +14,7 @@
 //! Deliberately absent: labels by path or method (their number is the clients' to choose), and a
 //! registry that programs register things in.
 
+use crate::access_log::Queue;
 use crate::control::{Latency as Quantiles, Requests};
 use crate::restart::{RestartHook, RestartStep};
 use crate::shared::Shared;
@@ -358,6 +359,8 @@ pub struct Metrics {
     pub handovers_succeeded: u64,
     /// Restarts that failed: this process went on.
     pub handovers_failed: u64,
+    /// Lines of the access log that were not written.
+    pub access_log_dropped: u64,
     /// Errors of accepting, by reason.
     pub(crate) accept_errors: Vec<(&'static str, u64)>,
     /// Handshakes that came to nothing, by reason.
@@ -467,6 +470,7 @@ impl Metrics {
             switches: value(&life.switches),
             handovers_succeeded: value(&life.handovers_succeeded),
             handovers_failed: value(&life.handovers_failed),
+            access_log_dropped: shared.access_log.get().map_or(0, Queue::dropped),
             accept_errors: named(
                 AcceptTrouble::ALL.map(|(_, name)| name),
                 &rare.accept_errors,

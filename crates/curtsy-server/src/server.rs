@@ -1,6 +1,7 @@
 //! The server as programs hold it: built, run, and steered from anywhere by its handle.
 
 use crate::accept::{Accepting, Acceptor};
+use crate::access_log::AccessLog;
 use crate::admin::{Admin, AdminAddress, AdminListener};
 use crate::control::{self, ControlSocket, Status};
 use crate::doors::Doors;
@@ -10,6 +11,7 @@ use crate::limits::Limits;
 use crate::listener::{ListenOn, Listener, bind_all};
 use crate::metrics::Metrics;
 use crate::mode::{Mode, ModeName};
+use crate::note::connection_span;
 use crate::restart::{Reply, RestartHook, RestartStep, Restarted, Restarting, Restarts, Stage};
 use crate::service::{IntoService, Service};
 use crate::shared::{Manners, OnDisconnect, Orders, Shared};
@@ -31,6 +33,7 @@ use std::time::Duration;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 /// How a server's run ended. None of these is an error: the server was told to stop, and did.
 #[derive(Clone, Debug)]
@@ -241,6 +244,9 @@ impl Server {
         threads.stop();
         let outcome = Outcome::from(report);
         result.send_replace(Some(outcome.clone()));
+        if let Some(log) = shared.access_log.get() {
+            log.finish().await;
+        }
         if let Some(last_words) = last_words {
             last_words.said().await;
         }
@@ -558,6 +564,7 @@ pub struct Builder {
     generation: u64,
     control: Option<PathBuf>,
     admin: Option<AdminAddress>,
+    access_log: Option<AccessLog>,
     watch_certificates: Option<Duration>,
     succession: Option<Succession>,
     restart_on: Vec<SignalKind>,
@@ -583,6 +590,7 @@ impl Default for Builder {
             generation: 0,
             control: None,
             admin: None,
+            access_log: None,
             watch_certificates: None,
             succession: None,
             restart_on: Vec::new(),
@@ -668,6 +676,13 @@ impl Builder {
     /// Its connections are none of the server's, and it answers until the drain is over.
     pub fn admin(mut self, address: impl Into<AdminAddress>) -> Self {
         self.admin = Some(address.into());
+        self
+    }
+
+    /// Writes a line for each request, by a thread of its own: what it cannot keep up with is dropped and counted. There
+    /// is none by default.
+    pub fn access_log(mut self, log: AccessLog) -> Self {
+        self.access_log = Some(log);
         self
     }
 
@@ -776,6 +791,9 @@ impl Builder {
                 .collect(),
         ));
         let addresses = listeners.iter().map(|listener| listener.local.to_string());
+        if let Some(log) = self.access_log {
+            let _ = shared.access_log.set(log.open()?);
+        }
         // Nobody else has seen it yet.
         let _ = shared.addresses.set(addresses.collect());
         let (wish, wishes) = mpsc::unbounded_channel();
@@ -851,10 +869,16 @@ impl<S: Service> Launch for Launcher<S> {
     fn launch(&self, fresh: Fresh, worker: Arc<Worker>) {
         let service = self.service();
         let handle = worker.handle.clone();
-        drop(match &fresh.speaks {
-            Speaks::Http1 => handle.spawn(crate::http1::serve(service, fresh, worker)),
-            Speaks::Http2 => handle.spawn(crate::http2::serve(service, fresh, worker)),
-            Speaks::Unknown(epoch) => {
+        drop(match (&fresh.speaks, connection_span(&fresh.arrival)) {
+            (Speaks::Http1, None) => handle.spawn(crate::http1::serve(service, fresh, worker)),
+            (Speaks::Http2, None) => handle.spawn(crate::http2::serve(service, fresh, worker)),
+            (Speaks::Http1, Some(span)) => {
+                handle.spawn(crate::http1::serve(service, fresh, worker).instrument(span))
+            }
+            (Speaks::Http2, Some(span)) => {
+                handle.spawn(crate::http2::serve(service, fresh, worker).instrument(span))
+            }
+            (Speaks::Unknown(epoch), _) => {
                 let epoch = epoch.clone();
                 handle.spawn(crate::handshake::receive(fresh, epoch, worker))
             }

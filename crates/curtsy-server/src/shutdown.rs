@@ -66,7 +66,13 @@ impl Driver {
                 Some(Command::StopAccepting) => {
                     commands.extend(self.stop_accepting(&mut running, &mut progress));
                 }
-                Some(Command::EndLinger) => self.end_linger(),
+                Some(Command::EndLinger) => {
+                    tracing::info!(
+                        open = self.shared.open(),
+                        "the linger is over; idle connections close"
+                    );
+                    self.end_linger();
+                }
                 Some(Command::Cut) => {
                     progress.stragglers = self.shared.stragglers();
                     self.cut().await;
@@ -180,6 +186,11 @@ impl Driver {
     fn stop_accepting(&mut self, hooks: &mut JoinSet<()>, progress: &mut Progress) -> Vec<Command> {
         progress.open_at_start = self.shared.open();
         self.shared.life.drain();
+        tracing::info!(
+            open = progress.open_at_start,
+            heir = self.restarts.has_heir(),
+            "accepting no more"
+        );
         self.restarts.call_off();
         if self.restarts.has_heir() {
             self.doors.leave();
@@ -353,6 +364,9 @@ impl Driver {
         let now = clock::now();
         let hooks_unfinished = hooks.len();
         self.shared.life.ended(ending);
+        for straggler in &progress.stragglers {
+            tracing::warn!(%straggler, "still running at the end");
+        }
         hooks.abort_all();
         let report = Report {
             ending,
@@ -362,12 +376,21 @@ impl Driver {
             hooks_unfinished,
             hooks_panicked: progress.hooks_panicked,
         };
+        tracing::info!(took_ms = report.took.as_millis(), "{}", ending_word(ending));
         self.stop_handing_over();
         self.restarts.finish(report.to_string()).await;
         Ended {
             report,
             failure: progress.failure,
         }
+    }
+}
+
+fn ending_word(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Drained => "drained",
+        Ending::DeadlinePassed => "the deadline has passed",
+        Ending::Closed => "closed",
     }
 }
 

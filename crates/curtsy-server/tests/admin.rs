@@ -1,4 +1,9 @@
 //! The admin listener: what it tells, to whom, and for how long.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "in a test a failed unwrap is a failed test, and what is skipped is said"
+)]
 
 mod support;
 

@@ -7,8 +7,8 @@ mod websocket;
 use crate::{duration, progress};
 use clap::Args;
 use curtsy::{
-    AdminAddress, DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, RestartStep, Server,
-    SignalKind, Succession, control_path,
+    AccessLog, AdminAddress, DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase,
+    RestartStep, Server, SignalKind, Succession, control_path,
 };
 use routes::Demo;
 use security::Security;
@@ -54,6 +54,9 @@ pub(crate) struct Arguments {
     /// Where operators look: a page, /metrics, /livez, /readyz, /status, /events. PORT alone is on loopback
     #[arg(long, value_name = "[HOST:]PORT")]
     admin: Option<AdminAddress>,
+    /// Write a line for each request: common, combined or json, to standard output or to a file
+    #[arg(long, value_name = "FORMAT[:FILE]")]
+    access_log: Option<AccessLog>,
 }
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9000";
@@ -71,6 +74,7 @@ impl Default for Arguments {
             security: Security::default(),
             control: None,
             admin: None,
+            access_log: None,
         }
     }
 }
@@ -130,6 +134,9 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     builder = builder.control(arguments.control.unwrap_or_else(|| control_path(pid)));
     if let Some(admin) = arguments.admin {
         builder = builder.admin(admin);
+    }
+    if let Some(log) = arguments.access_log {
+        builder = builder.access_log(log);
     }
     if let Some(every) = arguments.security.watch_certificates {
         builder = builder.watch_certificates(every);
