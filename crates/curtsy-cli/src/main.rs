@@ -7,11 +7,12 @@
 
 mod demo;
 mod duration;
+mod log;
 mod progress;
 mod prove;
-mod reload;
 mod run;
 mod steer;
+mod top;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -39,10 +40,19 @@ enum Command {
     /// Run a server to try everything on.
     Demo(demo::Arguments),
     Prove(prove::Arguments),
+    Run(run::Arguments),
+    Status(steer::StatusOf),
+    Top(top::Arguments),
+    Stragglers(steer::Stragglers),
+    Connections(steer::Connections),
+    Reload(steer::Reload),
     Switch(steer::Switch),
     ReloadCertificates(steer::ReloadCertificates),
-    Run(run::Arguments),
-    Reload(reload::Arguments),
+    Drain(steer::Drain),
+    Undrain(steer::Undrain),
+    Stop(steer::Stop),
+    Kill(steer::Kill),
+    LogLevel(steer::LogLevel),
     #[command(name = run::BECOME, hide = true)]
     Become(run::BecomeArguments),
 }
@@ -50,23 +60,26 @@ enum Command {
 fn main() -> ExitCode {
     curtsy_sys::allocator::give_back_at_once();
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("CURTSY_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
-        )
-        .init();
+    log::begin();
     let command = arguments
         .command
         .unwrap_or_else(|| Command::Demo(demo::Arguments::default()));
     match command {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Prove(arguments) => prove::run(arguments),
+        Command::Run(arguments) => run::run(arguments),
+        Command::Status(arguments) => steer::status(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
+        Command::Stragglers(arguments) => steer::stragglers(&arguments),
+        Command::Connections(arguments) => steer::connections(&arguments),
+        Command::Reload(arguments) => steer::reload(&arguments),
         Command::Switch(arguments) => steer::switch(&arguments),
         Command::ReloadCertificates(arguments) => steer::reload_certificates(&arguments),
-        Command::Run(arguments) => run::run(arguments),
-        Command::Reload(arguments) => reload::run(&arguments),
+        Command::Drain(arguments) => steer::drain(&arguments),
+        Command::Undrain(arguments) => steer::undrain(&arguments),
+        Command::Stop(arguments) => steer::stop(&arguments),
+        Command::Kill(arguments) => steer::kill(&arguments),
+        Command::LogLevel(arguments) => steer::log_level(&arguments),
         Command::Become(arguments) => run::become_it(arguments),
     }
 }

@@ -159,6 +159,16 @@ impl Entry {
         self.multiplexed.store(whether, Ordering::Release);
     }
 
+    /// Whether it carries streams that are told of one by one.
+    pub fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Ordering::Acquire)
+    }
+
+    /// Method and target of the request under way, or of the last one; empty while a head arrives.
+    pub fn request_line(&self) -> String {
+        self.request.read().unwrap_or_default()
+    }
+
     /// Whether it is a stream of a connection with an entry of its own.
     pub fn is_stream(&self) -> bool {
         self.is_stream

@@ -5,6 +5,7 @@
 
 use crate::accept::Accepting;
 use crate::admin::Admin;
+use crate::control::Place;
 use crate::error::Error;
 use crate::listener::Listener;
 use crate::mode::ModeName;
@@ -29,6 +30,8 @@ pub(crate) struct Doors {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) admin: Option<Admin>,
     pub(crate) shared: Arc<Shared>,
+    /// Where the control socket is.
+    pub(crate) control: Option<Place>,
 }
 
 impl Doors {
@@ -64,13 +67,16 @@ impl Doors {
         }
     }
 
-    /// The listeners are this process's alone.
+    /// The listeners are this process's alone, and so is the control socket's path.
     pub(crate) fn own(&mut self) {
         for listener in &mut self.listeners {
             listener.own();
         }
         if let Some(admin) = &mut self.admin {
             admin.listener_mut().own();
+        }
+        if let Some(control) = &self.control {
+            control.claim();
         }
     }
 

@@ -53,7 +53,7 @@ pub use access_log::{AccessLog, AccessLogFormat};
 pub use address::ListenAddress;
 pub use admin::AdminAddress;
 pub use body::{Body, BodyError};
-pub use control::{Control, control_path};
+pub use control::{Control, Status, control_path};
 pub use curtsy_lifecycle::{
     Address, AtDeadline, ConnectionInfo, Counts, DrainPolicy, Draining, Ending, Phase, Report,
     Snapshot, State, Straggler,

@@ -387,6 +387,17 @@ impl Listener {
         }
     }
 
+    /// Gives its path another name, in place of what is there.
+    pub(crate) fn move_to(&mut self, to: &Path) -> io::Result<()> {
+        let Some(bound) = &mut self.path else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        std::fs::rename(&bound.path, to)?;
+        bound.path = std::path::absolute(to)?;
+        self.local = Address::Unix(Some(bound.path.clone()));
+        Ok(())
+    }
+
     /// The path goes with this process's listener from now on.
     pub(crate) fn own(&mut self) {
         if let Some(path) = &mut self.path {

@@ -103,7 +103,19 @@ impl Parked {
         self.socket
     }
 
-    fn state(&self) -> State {
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The client's address; `None` if the socket is broken.
+    pub(crate) fn peer(&self) -> Option<Address> {
+        match &self.carried {
+            Some(carried) => Some(carried.0.clone()),
+            None => addresses(&self.socket).map(|(peer, _)| peer),
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
         if self.is_new { State::New } else { State::Idle }
     }
 
@@ -331,6 +343,40 @@ impl Lot {
             for parked in batch {
                 close(parked, worker);
             }
+        }
+    }
+
+    /// Closes the one of that number without a look; whether it was here.
+    pub(crate) fn kill(&self, id: u64, worker: &Arc<Worker>) -> bool {
+        let killed = {
+            let mut slots = self.slots();
+            let mut found = slots.slab.iter();
+            let found = found.find(|(_, slot)| slot.parked.id == id);
+            found
+                .map(|(index, _)| index)
+                .map(|index| slots.remove(index))
+        };
+        let is_here = killed.is_some();
+        if let Some(parked) = killed {
+            close(parked, worker);
+        }
+        is_here
+    }
+
+    /// Calls `visit` with each, in no order; one that comes or goes meanwhile may be left out.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Parked)) {
+        let mut next = 0;
+        loop {
+            // A batch at a time: whoever parks waits for the lock.
+            let slots = self.slots();
+            if next >= slots.slab.capacity() {
+                return;
+            }
+            let end = next.saturating_add(BATCH);
+            for slot in (next..end).filter_map(|index| slots.slab.get(index)) {
+                visit(&slot.parked);
+            }
+            next = end;
         }
     }
 

@@ -7,6 +7,7 @@
 //!   answer closes them, and idle ones linger. Nobody else notices.
 //! - The listening socket has no part in it.
 
+use crate::control::Event;
 use crate::error::{Error, Kind};
 use crate::proxy::ProxyPeers;
 use crate::shared::{Orders, Shared};
@@ -251,6 +252,10 @@ pub(crate) fn switch(shared: &Arc<Shared>, name: &str, mode: Mode) -> Result<(),
     let retired = board.switch(mode, &shared.signal)?;
     shared.life.switched();
     tracing::info!(listener = name, mode = %to, epoch = board.epoch().number, "switched");
+    shared.crier.tell(&Event::Switched {
+        listener: name.to_owned(),
+        mode: to.to_string(),
+    });
     for origin in &retired {
         origin.give(Orders::DRAIN);
     }

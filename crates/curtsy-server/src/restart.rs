@@ -2,6 +2,7 @@
 //!
 //! What is done to connections and listeners is the driver's (`shutdown`); this keeps the order.
 
+use crate::control::Crier;
 use crate::error::{Error, Kind};
 use crate::succession::Heir;
 use curtsy_handover::{Gift, Successor, Upgrader};
@@ -88,6 +89,7 @@ pub(crate) struct Restarts {
     pub(crate) upgrader: Option<Upgrader>,
     pub(crate) wishes: mpsc::UnboundedReceiver<Reply>,
     pub(crate) hook: Option<RestartHook>,
+    pub(crate) crier: Crier,
     /// This process was started by another, which may still be there.
     pub(crate) heir: Option<Heir>,
     pub(crate) stage: Stage,
@@ -145,6 +147,7 @@ impl Restarts {
                 tracing::info!("{step}");
             }
         }
+        self.crier.tell_step(step);
         if let Some(hook) = &mut self.hook {
             hook(step);
         }

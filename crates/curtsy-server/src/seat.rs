@@ -50,6 +50,9 @@ impl Drop for Seat {
             self.link.ended();
         }
         self.link.worker.ledger.leave(self.key);
+        if self.connection.is_some() {
+            self.link.worker.shared.moved_on();
+        }
         if !kept && self.connection.is_none() {
             self.link.worker.shared.closed(1);
         }

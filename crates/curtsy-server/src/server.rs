@@ -3,7 +3,7 @@
 use crate::accept::{Accepting, Acceptor};
 use crate::access_log::AccessLog;
 use crate::admin::{Admin, AdminAddress, AdminListener};
-use crate::control::{self, ControlSocket, Status};
+use crate::control::{self, ControlSocket, LogLevelHook, Status, Steered};
 use crate::doors::Doors;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::mode::{Mode, ModeName};
 use crate::note::connection_span;
 use crate::restart::{Reply, RestartHook, RestartStep, Restarted, Restarting, Restarts, Stage};
-use crate::service::{IntoService, Service};
+use crate::service::{BoxError, IntoService, Service};
 use crate::shared::{Manners, OnDisconnect, Orders, Shared};
 use crate::shutdown::{Driver, Ended, Wish};
 use crate::signals::Stopping;
@@ -108,6 +108,7 @@ pub struct Server {
     signals: bool,
     control: Option<ControlSocket>,
     admin: Option<AdminListener>,
+    log_level: Option<LogLevelHook>,
     watch_certificates: Option<Duration>,
     succession: Option<Succession>,
     restart_on: Vec<SignalKind>,
@@ -168,6 +169,7 @@ impl Server {
             signals,
             control,
             admin,
+            log_level,
             watch_certificates,
             succession,
             restart_on,
@@ -199,15 +201,22 @@ impl Server {
             listeners,
             admin,
             shared: shared.clone(),
+            control: control.as_ref().map(ControlSocket::place),
         };
         let accepters = doors.open()?;
 
         let watching =
             watch_certificates.map(|every| tokio::spawn(crate::tls::watch(handle.clone(), every)));
-        let steering = control.map(|control| tokio::spawn(control.obey(handle.clone())));
+        let steered = || Arc::new(Steered::new(handle.clone(), log_level));
+        let hearing = control
+            .map(|control| control.serve(steered()))
+            .transpose()?;
         let restart = Arc::new(handle.restarter());
         let mut obeying = JoinSet::new();
         obeying.spawn(restarting.obey(restart));
+        if hearing.is_some() {
+            obeying.spawn(control::tell_progress(shared.clone()));
+        }
         if let Some(stopping) = stopping {
             obeying.spawn(stopping.obey(handle.clone()));
         }
@@ -221,6 +230,7 @@ impl Server {
                 upgrader,
                 wishes: restart_wishes,
                 hook: Some(crate::metrics::counting(shared.clone(), restart_hook)),
+                crier: shared.crier.clone(),
                 heir,
                 stage: Stage::Alone,
                 asked: Vec::new(),
@@ -236,10 +246,10 @@ impl Server {
         if let Some(watching) = watching {
             watching.abort();
         }
-        if let Some(steering) = steering {
-            steering.abort();
+        shared.crier.tell_end(&report);
+        if let Some(hearing) = hearing {
             // Its path is gone when the server is.
-            let _ = steering.await;
+            hearing.end().await;
         }
         threads.stop();
         let outcome = Outcome::from(report);
@@ -348,7 +358,7 @@ impl Inner {
         if before.running {
             // It fails only when the server has stopped: nothing is left to wish for.
             let _ = self.wishes.send(wish);
-        } else if wish != Wish::Recall {
+        } else if !matches!(wish, Wish::Recall(_)) {
             before.stopped = true;
         }
     }
@@ -371,7 +381,27 @@ impl Handle {
 
     /// Takes the wish back while the server is a lame duck; later it does nothing.
     pub fn recall(&self) {
-        self.inner.wish(Wish::Recall);
+        self.inner.wish(Wish::Recall(oneshot::channel().0));
+    }
+
+    /// Takes the wish back, and says whether that was in time.
+    ///
+    /// # Errors
+    /// If the server is not a lame duck ([`Error::is_control`]): it drains already, or nobody wished
+    /// it to.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the answer, not the recall.
+    pub async fn undrain(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.wish(Wish::Recall(reply));
+        let refused = |why: &str| Err(Error::new(Kind::Control, format!("not undrained: {why}")));
+        match answer.await {
+            Ok(Phase::LameDuck) => Ok(()),
+            Ok(Phase::Serving) => refused("the server is not draining"),
+            Ok(Phase::Draining) => refused("it is too late, the drain has begun"),
+            Ok(Phase::Starting | Phase::Stopped) | Err(_) => refused("the server is not running"),
+        }
     }
 
     /// Closes every connection at once, whatever it is doing, and runs no hooks.
@@ -423,11 +453,12 @@ impl Handle {
         phases.wait_for(|now| *now >= phase).await.is_ok()
     }
 
-    /// Closes the connection with that number, whatever it is doing; whether there is one.
-    /// Parked connections have nothing to cut and are not found.
+    /// Closes the connection with that number, whatever it is doing; whether there is one. It looks
+    /// at every connection. One that is just being parked may escape: ask again.
     pub fn kill(&self, connection: u64) -> bool {
         let mut found = false;
         for worker in self.inner.shared.workers() {
+            found |= worker.lot.kill(connection, worker);
             worker.ledger.for_each(|entry| {
                 if entry.id() == connection {
                     entry.kill();
@@ -565,6 +596,8 @@ pub struct Builder {
     control: Option<PathBuf>,
     admin: Option<AdminAddress>,
     access_log: Option<AccessLog>,
+    control_is_needed: bool,
+    log_level: Option<LogLevelHook>,
     watch_certificates: Option<Duration>,
     succession: Option<Succession>,
     restart_on: Vec<SignalKind>,
@@ -591,6 +624,8 @@ impl Default for Builder {
             control: None,
             admin: None,
             access_log: None,
+            control_is_needed: true,
+            log_level: None,
             watch_certificates: None,
             succession: None,
             restart_on: Vec::new(),
@@ -666,6 +701,33 @@ impl Builder {
     /// [`control_path`](crate::control_path)); only by its own user and by root.
     pub fn control(mut self, path: impl Into<PathBuf>) -> Self {
         self.control = Some(path.into());
+        self.control_is_needed = true;
+        self
+    }
+
+    /// The same; but where the socket cannot be, the server goes on without one and logs why. For a
+    /// path that nobody chose.
+    pub fn control_if_possible(mut self, path: impl Into<PathBuf>) -> Self {
+        self.control = Some(path.into());
+        self.control_is_needed = false;
+        self
+    }
+
+    /// Lets the control socket change how much is logged. The server does not log by itself, so it is
+    /// the program that knows how; what `hook` takes is its own to say. Its error is told to whoever
+    /// asked.
+    ///
+    /// ```no_run
+    /// # use curtsy_server::Server;
+    /// # fn set_filter(_: &str) -> Result<(), std::num::ParseIntError> { Ok(()) }
+    /// # // With tracing_subscriber's `reload::Handle`: `handle.reload(EnvFilter::try_new(level)?)?`.
+    /// let server = Server::builder().on_log_level(|level| Ok(set_filter(level)?));
+    /// ```
+    pub fn on_log_level<F>(mut self, hook: F) -> Self
+    where
+        F: Fn(&str) -> Result<(), BoxError> + Send + Sync + 'static,
+    {
+        self.log_level = Some(Arc::new(hook));
         self
     }
 
@@ -777,7 +839,18 @@ impl Builder {
         // Before the others, which may take all that is left.
         let admin = AdminListener::bind(self.admin, heirlooms.as_deref_mut())?;
         let mut listeners = bind_all(self.listeners, sockets, heirlooms)?;
-        let control = self.control.map(ControlSocket::bind).transpose()?;
+        let is_heir = self.succession.as_ref().is_some_and(Succession::is_heir);
+        let control = self.control.map(|path| match is_heir {
+            true => ControlSocket::bind_as_heir(path),
+            false => ControlSocket::bind(path),
+        });
+        let control = match control.transpose() {
+            Err(error) if !self.control_is_needed => {
+                tracing::warn!(%error, "the server cannot be steered");
+                None
+            }
+            control => control?,
+        };
         let shared = Arc::new(Shared::new(
             self.limits,
             self.manners,
@@ -809,6 +882,7 @@ impl Builder {
             signals: self.signals,
             control,
             admin,
+            log_level: self.log_level,
             watch_certificates: self.watch_certificates,
             succession: self.succession,
             restart_on: self.restart_on,

@@ -4,6 +4,7 @@
 //! server's life; what is counted (open connections) is counted once a connection, not a request.
 
 use crate::access_log::Queue;
+use crate::control::Crier;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, StateHook};
 use crate::limits::Limits;
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) began: Moment,
     /// Where its listeners listen, in their order; set once, with the server.
     pub(crate) addresses: OnceLock<Vec<String>>,
+    /// Tells whoever listens at the control socket.
+    pub(crate) crier: Crier,
     boards: Vec<Arc<Board>>,
     open: AtomicUsize,
     next_id: AtomicU64,
@@ -106,6 +109,7 @@ impl Shared {
             linger,
             began: crate::clock::now(),
             addresses: OnceLock::new(),
+            crier: Crier::new(),
             boards: listeners.into_iter().map(board).collect(),
             signal,
             state_hook,
@@ -191,8 +195,16 @@ impl Shared {
         if before == connections && self.orders.has(Orders::DRAIN | Orders::HAND_OVER) {
             self.quiet.notify_one();
         }
+        self.moved_on();
         if self.limits.connections.is_some() {
             self.room.notify_one();
+        }
+    }
+
+    /// Something has ended. While the server drains that is worth telling of.
+    pub(crate) fn moved_on(&self) {
+        if self.orders.has(Orders::DRAIN | Orders::HAND_OVER) {
+            self.crier.nudge();
         }
     }
 

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -26,10 +26,11 @@ use tokio::time::{sleep, timeout};
 const CUT_GRACE: Duration = Duration::from_millis(100);
 
 /// What a handle can wish for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Wish {
     Shutdown,
-    Recall,
+    /// And whom to tell in which phase it was: too late, or not to be taken back, if no lame duck.
+    Recall(oneshot::Sender<Phase>),
     Close,
 }
 
@@ -101,7 +102,13 @@ impl Driver {
                     return Vec::new();
                 }
                 Wish::Shutdown => DrainEvent::Shutdown,
-                Wish::Recall => DrainEvent::Recall,
+                Wish::Recall(reply) => {
+                    let phase = self.drain.phase();
+                    let commands = self.step(DrainEvent::Recall);
+                    // Who does not wait for the answer does not want it.
+                    let _ = reply.send(phase);
+                    return commands;
+                }
                 Wish::Close => DrainEvent::Close,
             },
             event = self.restarts.next() => return self.restart(event, progress),
@@ -124,6 +131,7 @@ impl Driver {
             },
             Some(hook) = hooks.join_next(), if hooks_run => {
                 self.shared.hooks_left.store(hooks.len(), Ordering::Release);
+                self.shared.crier.nudge();
                 if let Err(error) = hook && error.is_panic() {
                     tracing::error!("a shutdown hook panicked");
                     progress.hooks_panicked += 1;
@@ -179,6 +187,7 @@ impl Driver {
             });
             self.shared.set_phase(phase);
             self.phases.send_replace(phase);
+            self.shared.crier.tell_phase(phase);
         }
         commands
     }
@@ -232,8 +241,8 @@ impl Driver {
                 accepting = Accepting::HandOver;
             } else if heir.is_on_trial() {
                 // To be stopped in good order is proof enough of being the service.
-                heir.bake();
                 self.doors.own();
+                heir.bake();
             }
         }
         self.doors.refuse_new();
@@ -248,10 +257,11 @@ impl Driver {
                 self.next_restart();
             }
             Event::Proved => {
+                // First: who hears that this process serves finds it at its paths.
+                self.doors.own();
                 if let Some(heir) = &mut self.restarts.heir {
                     heir.bake();
                 }
-                self.doors.own();
                 self.next_restart();
             }
             Event::Ready(Ok(successor)) => {
@@ -329,6 +339,8 @@ impl Driver {
     }
 
     fn end_linger(&self) {
+        // Requests that came in the linger are told of, too.
+        self.shared.crier.nudge();
         self.shared.orders.give(Orders::END_LINGER);
         self.wake_all();
         for worker in self.shared.workers() {

@@ -4,7 +4,7 @@ mod routes;
 mod security;
 mod websocket;
 
-use crate::{duration, progress};
+use crate::{duration, log, progress};
 use clap::Args;
 use curtsy::{
     AccessLog, AdminAddress, DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase,
@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
     lame_duck: Duration,
     #[command(flatten)]
     security: Security,
-    /// Where the control socket is (`curtsy switch`) [default: $XDG_RUNTIME_DIR/curtsy-PID.sock]
+    /// Where the control socket is (`curtsy status`) [default: $XDG_RUNTIME_DIR/curtsy-PID.sock]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
     /// Where operators look: a page, /metrics, /livez, /readyz, /status, /events. PORT alone is on loopback
@@ -131,13 +131,17 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
             ..DrainPolicy::default()
         });
     let pid = std::process::id();
-    builder = builder.control(arguments.control.unwrap_or_else(|| control_path(pid)));
     if let Some(admin) = arguments.admin {
         builder = builder.admin(admin);
     }
     if let Some(log) = arguments.access_log {
         builder = builder.access_log(log);
     }
+    builder = builder.on_log_level(log::set);
+    builder = match arguments.control {
+        Some(path) => builder.control(path),
+        None => builder.control_if_possible(control_path(pid)),
+    };
     if let Some(every) = arguments.security.watch_certificates {
         builder = builder.watch_certificates(every);
     }

@@ -1,132 +1,98 @@
-//! The control socket: a Unix socket over which a reload is asked for and its result told.
-//!
-//! One line of JSON asks, `{"command":"reload"}`. Each line of the answer is an object: `{"progress":"..."}` any number of
-//! times, then `{"ok":"..."}` or `{"error":"..."}`, then the end. Only the supervisor's own user and root may ask.
-//!
-//! Deliberately absent, so far: every other command.
+//! The supervisor at its control socket: the same language that servers speak, as far as it means something for a process
+//! that holds sockets and has no connections.
 
+use super::driver::Heard;
 use super::machine::Event;
-use curtsy::{ListenAddress, Listener};
-use serde_json::{Value, json};
-use std::io;
-use std::os::unix::net::UnixListener as Plain;
-use std::path::Path;
-use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::UCred;
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::timeout;
+use crate::log;
+use curtsy::control::{Answer, Command, Crier, Event as News, Subject};
+use rustix::process::Signal;
+use std::future::Future;
+use std::pin::Pin;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
-/// The longest question.
-const QUESTION_BYTES: u64 = 4096;
-/// The time to ask it.
-const QUESTION_TIME: Duration = Duration::from_secs(5);
-/// How many may wait for an answer at a time.
-const CLIENTS_MAX: usize = 64;
-
-/// What a client is told.
-#[derive(Clone, Debug)]
-pub(crate) enum Answer {
-    Progress(String),
-    Done(Result<String, String>),
-}
-
-/// Who wants to be told about a reload.
-pub(crate) type Client = UnboundedSender<Answer>;
-
-/// The socket; its path goes with it.
+/// The supervisor, as whoever steers it sees it.
 #[derive(Debug)]
-pub(crate) struct Control {
-    _bound: Vec<Listener>,
-    socket: UnixListener,
+pub(crate) struct Steered {
+    pub(crate) events: UnboundedSender<Heard>,
+    pub(crate) crier: Crier,
 }
 
-impl Control {
-    pub(crate) fn bind(path: &Path) -> Result<Self, String> {
-        let address = ListenAddress::Unix {
-            path: path.to_owned(),
-            mode: Some(0o600),
-        };
-        let bound = Listener::bind(vec![("control", address).into()]).map_err(|e| e.to_string())?;
-        let socket = bound
-            .iter()
-            .map(|listener| listener.socket().try_clone_to_owned())
-            .next()
-            .unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
-            .and_then(|socket| UnixListener::from_std(Plain::from(socket)))
-            .map_err(|error| format!("cannot watch the control socket: {error}"))?;
-        Ok(Self {
-            _bound: bound,
-            socket,
-        })
-    }
-
-    /// Hears clients for ever.
-    pub(crate) async fn serve(self, events: UnboundedSender<(Event, Option<Client>)>) {
-        let mut clients = tokio::task::JoinSet::new();
-        loop {
-            while clients.len() >= CLIENTS_MAX {
-                clients.join_next().await;
+impl Steered {
+    async fn carry_out(&self, command: Command) -> Result<Answer, String> {
+        match command {
+            Command::Status {} | Command::Events {} => {
+                let (reply, answer) = oneshot::channel();
+                let mut status = self.ask(Heard::Status(reply), answer).await?;
+                let under_way = self.crier.restart().filter(|restart| restart.step != "serves");
+                status.restart = under_way;
+                Ok(answer_with(|answer| answer.status = Some(Box::new(status))))
             }
-            while clients.try_join_next().is_some() {}
-            match self.socket.accept().await {
-                Ok((stream, _)) => {
-                    let events = events.clone();
-                    clients.spawn(async move {
-                        // A client that goes away is told nothing.
-                        let _ = attend(stream, events).await;
-                    });
-                }
-                // Out of descriptors, say: it passes.
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Command::Reload {} => {
+                let (reply, answer) = oneshot::channel();
+                let generation = self.ask(Heard::Reload(reply), answer).await??;
+                Ok(answer_with(|answer| {
+                    answer.generation = Some(generation.into());
+                }))
             }
+            Command::Drain {} => {
+                self.tell(Event::Stop(Signal::TERM))?;
+                Ok(answer_with(|answer| {
+                    answer.phase = Some("draining".to_owned());
+                }))
+            }
+            Command::Stop {} => {
+                self.tell(Event::Cut)?;
+                Ok(Answer::default())
+            }
+            Command::Undrain {} => {
+                Err("not undrained: a supervisor does not take an order to stop back".to_owned())
+            }
+            Command::LogLevel { level } => {
+                log::set(&level).map_err(|error| format!("not a log level: {error}"))?;
+                self.crier.tell(&News::LogLevel { level });
+                Ok(Answer::default())
+            }
+            Command::Stragglers { .. } | Command::Connections(_) | Command::Kill { .. } => Err(
+                "a supervisor has no connections; ask its program, at a control socket of its own"
+                    .to_owned(),
+            ),
+            Command::Switch { .. } | Command::ReloadCertificates {} => Err(
+                "a supervisor does not speak on its sockets; ask its program, at a control socket of \
+                 its own"
+                    .to_owned(),
+            ),
+            other => Err(format!("a supervisor does not know what {other:?} is")),
         }
     }
+
+    fn tell(&self, event: Event) -> Result<(), String> {
+        let told = self.events.send(Heard::Event(event));
+        told.map_err(|_| "the supervisor is ending".to_owned())
+    }
+
+    async fn ask<T>(&self, what: Heard, answer: oneshot::Receiver<T>) -> Result<T, String> {
+        let ending = "the supervisor is ending";
+        self.events.send(what).map_err(|_| ending.to_owned())?;
+        answer.await.map_err(|_| ending.to_owned())
+    }
 }
 
-async fn attend(
-    stream: UnixStream,
-    events: UnboundedSender<(Event, Option<Client>)>,
-) -> io::Result<()> {
-    let is_allowed = may_ask(&stream.peer_cred()?);
-    let (reader, mut writer) = stream.into_split();
-    let mut line = String::new();
-    let mut reader = BufReader::new(reader.take(QUESTION_BYTES));
-    timeout(QUESTION_TIME, reader.read_line(&mut line)).await??;
-    let command = serde_json::from_str::<Value>(&line)
-        .ok()
-        .and_then(|question| question.get("command")?.as_str().map(str::to_owned));
-    let refusal = match command.as_deref() {
-        _ if !is_allowed => Some("only root and the supervisor's own user may ask".to_owned()),
-        Some("reload") => None,
-        Some(other) => Some(format!("there is no command {other:?}")),
-        None => Some("the question is not understood".to_owned()),
-    };
-    if let Some(refusal) = refusal {
-        return write(&mut writer, &Answer::Done(Err(refusal))).await;
-    }
-    let (client, mut answers): (Client, UnboundedReceiver<Answer>) = unbounded_channel();
-    let asked = events.send((Event::Reload, Some(client)));
-    if asked.is_err() {
-        let gone = Answer::Done(Err("the supervisor is ending".to_owned()));
-        return write(&mut writer, &gone).await;
-    }
-    while let Some(answer) = answers.recv().await {
-        write(&mut writer, &answer).await?;
-    }
-    Ok(())
+fn answer_with(fill: impl FnOnce(&mut Answer)) -> Answer {
+    let mut answer = Answer::default();
+    fill(&mut answer);
+    answer
 }
 
-fn may_ask(peer: &UCred) -> bool {
-    peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw()
-}
+impl Subject for Steered {
+    fn obey(
+        &self,
+        command: Command,
+    ) -> Pin<Box<dyn Future<Output = Result<Answer, String>> + Send + '_>> {
+        Box::pin(self.carry_out(command))
+    }
 
-async fn write(writer: &mut (impl AsyncWriteExt + Unpin), answer: &Answer) -> io::Result<()> {
-    let object = match answer {
-        Answer::Progress(text) => json!({ "progress": text }),
-        Answer::Done(Ok(text)) => json!({ "ok": text }),
-        Answer::Done(Err(text)) => json!({ "error": text }),
-    };
-    writer.write_all(format!("{object}\n").as_bytes()).await
+    fn crier(&self) -> &Crier {
+        &self.crier
+    }
 }

@@ -5,7 +5,6 @@
 //!   else's, so that a signal cannot go astray. What is reaped and not in the table was inherited, by process 1.
 //! - What a process said is heard before its end is judged.
 
-use super::control::{Answer, Client};
 use super::launch::Launch;
 use super::machine::{Action, End, Event, Id, Machine};
 use super::probe::Door;
@@ -13,6 +12,7 @@ use super::readiness::Readiness;
 use super::say;
 use super::words::Words;
 use curtsy::Listener;
+use curtsy::control::{Crier, Event as News, ListenerStatus, ProcessStatus, Status};
 use curtsy_handover::notify::Notify;
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait,
@@ -21,12 +21,23 @@ use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-/// An event, and who wants to hear what comes of it.
-pub(crate) type Heard = (Event, Option<Client>);
+/// What comes to the supervisor's ears.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Event(Event),
+    /// A reload, and who wants to hear which generation serves then, or why not.
+    Reload(Client),
+    /// Somebody wants to know what it is doing.
+    Status(oneshot::Sender<Status>),
+}
+
+/// Who wants to be told how a reload went.
+pub(crate) type Client = oneshot::Sender<Result<u32, String>>;
 
 /// A process that runs, or has ended and was not reaped.
 #[derive(Debug)]
@@ -46,6 +57,9 @@ pub(crate) struct Driver {
     pub(crate) notify: Notify,
     pub(crate) events: UnboundedSender<Heard>,
     pub(crate) heard: UnboundedReceiver<Heard>,
+    pub(crate) crier: Crier,
+    /// The phase that was last told of.
+    phase: &'static str,
     began: Instant,
     processes: HashMap<Id, Process>,
     /// Who waits for the reload under way.
@@ -63,6 +77,7 @@ impl Driver {
         readiness: Readiness,
         notify: Notify,
         (events, heard): (UnboundedSender<Heard>, UnboundedReceiver<Heard>),
+        crier: Crier,
     ) -> Self {
         Self {
             machine,
@@ -72,6 +87,8 @@ impl Driver {
             notify,
             events,
             heard,
+            crier,
+            phase: "",
             began: Instant::now(),
             processes: HashMap::new(),
             clients: Vec::new(),
@@ -96,11 +113,15 @@ impl Driver {
             let events = tokio::select! {
                 _ = children.recv() => self.reap(),
                 heard = self.heard.recv() => match heard {
-                    Some((event, client)) => {
-                        if let Some(client) = client {
-                            self.wait_for_reload(client);
-                        }
-                        vec![event]
+                    Some(Heard::Event(event)) => vec![event],
+                    Some(Heard::Reload(client)) => {
+                        self.wait_for_reload(client);
+                        vec![Event::Reload]
+                    }
+                    Some(Heard::Status(client)) => {
+                        // Who does not wait for the answer does not want it.
+                        let _ = client.send(self.status());
+                        Vec::new()
                     }
                     // Never: this value holds a sender.
                     None => Vec::new(),
@@ -131,7 +152,10 @@ impl Driver {
                             pending.push(Event::Ended(process, end));
                         }
                     }
-                    Action::Exit(status) => return Some(status),
+                    Action::Exit(status) => {
+                        self.tell_end(status);
+                        return Some(status);
+                    }
                     Action::Signal(process, signal) => self.signal(process, signal),
                     Action::Kill(process) => self.kill(process),
                     Action::Close => {
@@ -144,15 +168,73 @@ impl Driver {
                     }
                     Action::Tell(text) => {
                         say(&format!("curtsy: {text}"));
-                        self.progress(&text);
+                        self.crier.tell(&News::Note { text });
                     }
                     Action::Refused(why) => self.refused(why),
                     Action::Reloading(generation) => self.reloading(generation),
                     Action::Reloaded(generation, result) => self.reloaded(generation, result),
                 }
             }
+            self.tell_phase();
         }
         None
+    }
+
+    fn tell_phase(&mut self) {
+        let phase = self.machine.phase();
+        if std::mem::replace(&mut self.phase, phase) != phase {
+            let phase = phase.to_owned();
+            self.crier.tell(&News::Phase { phase });
+        }
+    }
+
+    fn tell_end(&self, status: u8) {
+        self.crier.tell(&News::Ended {
+            ending: "exited".to_owned(),
+            took_ms: 0,
+            stragglers_total: 0,
+            stragglers: Vec::new(),
+            text: format!("exited with status {status}"),
+        });
+    }
+
+    fn tell_step(&self, step: &str, generation: u32, pid: Option<u32>, text: &str) {
+        say(&format!("curtsy: {text}"));
+        self.crier.tell(&News::Restart {
+            step: step.to_owned(),
+            generation: Some(generation.into()),
+            pid,
+            text: text.to_owned(),
+        });
+    }
+
+    fn status(&self) -> Status {
+        let now = self.began.elapsed();
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let mut status = Status::of_this_process("supervisor");
+        status.generation = self.machine.current().into();
+        status.phase = self.machine.phase().to_owned();
+        status.up_ms = ms(now);
+        status.listeners = self
+            .listeners
+            .iter()
+            .map(|listener| ListenerStatus {
+                name: listener.name().to_owned(),
+                address: listener.address().to_string(),
+                mode: None,
+            })
+            .collect();
+        status.processes = self
+            .machine
+            .processes()
+            .map(|(process, generation, state, since)| ProcessStatus {
+                pid: self.processes.get(&process).map(Process::number),
+                generation: generation.into(),
+                state: state.to_owned(),
+                age_ms: ms(now.saturating_sub(since)),
+            })
+            .collect();
+        status
     }
 
     fn start(&mut self, process: Id, generation: u32) -> Result<(), String> {
@@ -166,15 +248,20 @@ impl Driver {
             return Err(format!("{number} is not a process"));
         };
         let text = format!("generation {generation} started  (pid {number})");
-        say(&format!("curtsy: {text}"));
-        self.progress(&text);
+        match self.is_reloading {
+            true => self.tell_step("started", generation, Some(number), &text),
+            false => {
+                say(&format!("curtsy: {text}"));
+                self.crier.tell(&News::Note { text });
+            }
+        }
         let readiness = Arc::clone(&self.readiness);
         let door = self.door();
         let (events, ear) = (self.events.clone(), Arc::clone(&words));
         let waiting = tokio::spawn(async move {
             readiness.wait(number, &ear, door).await;
             // Nobody to tell means that the supervisor has ended.
-            let _ = events.send((Event::Ready(process), None));
+            let _ = events.send(Heard::Event(Event::Ready(process)));
         });
         let waiting = waiting.abort_handle();
         let started = Process {
@@ -232,12 +319,8 @@ impl Driver {
 
     fn wait_for_reload(&mut self, client: Client) {
         match self.is_reloading {
-            true => {
-                let text = "a reload is under way; the next one follows it".to_owned();
-                // A client that left is no reason not to reload.
-                let _ = client.send(Answer::Progress(text));
-                self.next_clients.push(client);
-            }
+            // The next one follows the one under way.
+            true => self.next_clients.push(client),
             false => self.clients.push(client),
         }
     }
@@ -246,8 +329,7 @@ impl Driver {
         self.is_reloading = true;
         self.clients.append(&mut self.next_clients);
         let text = format!("reloading: generation {generation} is to come");
-        say(&format!("curtsy: {text}"));
-        self.progress(&text);
+        self.tell_step("begun", generation, None, &text);
         self.tell_manager(Notify::reloading);
     }
 
@@ -255,29 +337,27 @@ impl Driver {
         self.is_reloading = false;
         self.tell_manager(Notify::ready);
         let result = match result {
-            Ok(()) => Ok(format!("generation {generation} serves")),
-            Err(why) => Err(format!(
-                "generation {generation} {why}; the old one was kept"
-            )),
+            Ok(()) => {
+                let text = format!("generation {generation} serves");
+                self.tell_step("serves", generation, None, &text);
+                Ok(generation)
+            }
+            Err(why) => {
+                let text = format!("generation {generation} {why}; the old one was kept");
+                self.tell_step("kept", generation, None, &text);
+                Err(text)
+            }
         };
-        match &result {
-            Ok(text) | Err(text) => say(&format!("curtsy: {text}")),
-        }
         for client in self.clients.drain(..) {
-            let _ = client.send(Answer::Done(result.clone()));
+            // A client that left is no reason not to reload.
+            let _ = client.send(result.clone());
         }
     }
 
     fn refused(&mut self, why: &str) {
         say(&format!("curtsy: not reloaded: {why}"));
         for client in self.clients.drain(..).chain(self.next_clients.drain(..)) {
-            let _ = client.send(Answer::Done(Err(why.to_owned())));
-        }
-    }
-
-    fn progress(&self, text: &str) {
-        for client in &self.clients {
-            let _ = client.send(Answer::Progress(text.to_owned()));
+            let _ = client.send(Err(why.to_owned()));
         }
     }
 
@@ -288,9 +368,14 @@ impl Driver {
     }
 }
 
+impl Process {
+    fn number(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+}
+
 fn judge(child: &Process, status: WaitStatus) -> End {
-    let pid = u32::try_from(child.pid.as_raw_nonzero().get()).unwrap_or_default();
-    let said = child.words.said(pid);
+    let said = child.words.said(child.number());
     let exit = status
         .exit_status()
         .and_then(|status| u8::try_from(status).ok());

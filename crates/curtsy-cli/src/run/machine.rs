@@ -52,6 +52,8 @@ pub(crate) enum Event {
     Reload,
     /// The order to stop, by this signal.
     Stop(Signal),
+    /// The order to end everything at once.
+    Cut,
     /// A signal to pass on.
     Pass(Signal),
     More,
@@ -161,6 +163,36 @@ impl Machine {
         }
     }
 
+    /// The generation that serves, or is the first to.
+    pub(crate) fn current(&self) -> u32 {
+        self.current
+    }
+
+    /// Where it is, in a word.
+    pub(crate) fn phase(&self) -> &'static str {
+        match self.phase {
+            Phase::Starting => "starting",
+            Phase::Serving => "serving",
+            Phase::Reloading { .. } => "reloading",
+            Phase::Stopping => "draining",
+        }
+    }
+
+    /// The processes: which, of which generation, how far, since when.
+    pub(crate) fn processes(
+        &self,
+    ) -> impl Iterator<Item = (Id, u32, &'static str, Moment)> + use<'_> {
+        self.slots.iter().map(|slot| {
+            let state = match slot.state {
+                State::Starting(_) => "starting",
+                State::Ready => "ready",
+                State::Waiting(_) | State::Again => "waiting",
+                State::Ending(_) => "ending",
+            };
+            (slot.process, slot.generation, state, slot.since)
+        })
+    }
+
     /// When to call with [`Event::Tick`], if nothing happens before.
     pub(crate) fn wakes_at(&self) -> Option<Moment> {
         let moments = self.slots.iter().filter_map(|slot| match slot.state {
@@ -201,6 +233,8 @@ impl Machine {
 
             (Starting | Serving | Reloading { .. }, Event::Stop(signal)) => self.stop(now, signal),
             (Stopping, Event::Stop(signal)) => self.signal_all(signal),
+
+            (Starting | Serving | Reloading { .. } | Stopping, Event::Cut) => self.cut(now),
 
             (Starting | Serving | Reloading { .. }, Event::Pass(signal)) => self.pass(signal),
             (Stopping, Event::Pass(_)) => {}
@@ -351,6 +385,17 @@ impl Machine {
                 slot.state = State::Ending(Some(kill_at));
                 self.actions.push(Action::Signal(slot.process, signal));
             }
+        }
+    }
+
+    /// The end, without grace.
+    fn cut(&mut self, now: Moment) {
+        if self.phase != Phase::Stopping {
+            self.stop(now, Signal::TERM);
+        }
+        for slot in &mut self.slots {
+            slot.state = State::Ending(None);
+            self.actions.push(Action::Kill(slot.process));
         }
     }
 

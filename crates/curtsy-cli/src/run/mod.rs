@@ -13,8 +13,9 @@ pub(crate) use launch::{BECOME, BecomeArguments, become_it};
 
 use crate::duration;
 use clap::Args;
-use control::Control;
-use curtsy::{ListenAddress, ListenOn, Listener};
+use control::Steered;
+use curtsy::control::{ControlSocket, Crier, Hearing};
+use curtsy::{ListenAddress, ListenOn, Listener, control_path};
 use curtsy_handover::env::Start;
 use curtsy_handover::notify::Notify;
 use curtsy_handover::pidfile;
@@ -67,8 +68,9 @@ pub(crate) struct Arguments {
     /// A file for the supervisor's own process number, which stays
     #[arg(long, value_name = "FILE")]
     pidfile: Option<PathBuf>,
-    /// A Unix socket for `curtsy reload`
-    #[arg(long, value_name = "FILE")]
+    /// Where the control socket is (`curtsy reload`, `curtsy status`)
+    /// [default: $XDG_RUNTIME_DIR/curtsy-PID.sock]
+    #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
     /// The program and its arguments
     #[arg(
@@ -139,11 +141,13 @@ async fn supervise(arguments: Arguments) -> Result<u8, Failure> {
     let children = signal(SignalKind::child()).map_err(failed)?;
     let (events, heard) = unbounded_channel();
     obey(&events).map_err(failed)?;
-    if let Some(path) = &arguments.control {
-        let control = Control::bind(path).map_err(|why| Failure::new(1, why))?;
-        tokio::spawn(control.serve(events.clone()));
-    }
     let us = std::process::id();
+    let crier = Crier::new();
+    let steered = Steered {
+        events: events.clone(),
+        crier: crier.clone(),
+    };
+    let hearing = steer(&arguments, steered)?;
     if let Some(path) = &arguments.pidfile {
         pidfile::write(path, us).map_err(|error| {
             Failure::new(1, format!("cannot write {}: {error}", path.display()))
@@ -172,8 +176,12 @@ async fn supervise(arguments: Arguments) -> Result<u8, Failure> {
         readiness,
         notify,
         (events, heard),
+        crier,
     );
     let status = driver.run(children).await;
+    if let Some(hearing) = hearing {
+        hearing.end().await;
+    }
     if let Some(path) = &arguments.pidfile
         && let Err(error) = pidfile::remove_own(path, us)
     {
@@ -183,6 +191,24 @@ async fn supervise(arguments: Arguments) -> Result<u8, Failure> {
         ));
     }
     Ok(status)
+}
+
+/// Opens the control socket. Where nobody chose its path, it is done without one if need be.
+fn steer(arguments: &Arguments, steered: Steered) -> Result<Option<Hearing>, Failure> {
+    let path = match &arguments.control {
+        Some(path) => path.clone(),
+        None => control_path(std::process::id()),
+    };
+    let hearing =
+        ControlSocket::bind(path).and_then(|socket| socket.serve(std::sync::Arc::new(steered)));
+    match hearing {
+        Ok(hearing) => Ok(Some(hearing)),
+        Err(error) if arguments.control.is_none() => {
+            tracing::warn!(%error, "the supervisor cannot be steered");
+            Ok(None)
+        }
+        Err(error) => Err(Failure::new(1, error)),
+    }
 }
 
 fn bind(arguments: &Arguments) -> Result<Vec<Listener>, Failure> {
@@ -228,7 +254,9 @@ fn obey(events: &UnboundedSender<Heard>) -> std::io::Result<()> {
         let mut caught = signal(SignalKind::from_raw(caught.as_raw()))?;
         let events = events.clone();
         tokio::spawn(async move {
-            while caught.recv().await.is_some() && events.send((meaning.clone(), None)).is_ok() {}
+            while caught.recv().await.is_some()
+                && events.send(Heard::Event(meaning.clone())).is_ok()
+            {}
         });
     }
     Ok(())

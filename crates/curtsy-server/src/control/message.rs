@@ -5,62 +5,127 @@
 //! {"v":1,"ok":true}
 //! ```
 
-use curtsy_lifecycle::Snapshot;
+use super::listing::{ConnectionStatus, Filter};
+use super::status::{Status, StragglerStatus};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The version of the language.
-pub(crate) const VERSION: u32 = 1;
-/// The longest line that is taken, in bytes, its end not counted.
-pub(crate) const LINE_MOST: usize = 4096;
+pub const VERSION: u32 = 1;
+/// The longest line that a server takes, in bytes, its end not counted.
+pub const LINE_MOST: usize = 4096;
 
 /// A line to the server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Request {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Request<'a> {
     v: u32,
     #[serde(flatten)]
-    pub(crate) command: Command,
+    command: &'a Command,
 }
 
-/// What the server is asked to do.
+/// What a server, or a supervisor, is asked to do.
+///
+/// `docs/control.md` of the repository says what each does and what it is answered by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "kebab-case")]
-pub(crate) enum Command {
-    /// Switch a listener to the mode of that name.
-    Switch { listener: String, mode: String },
-    /// Read the certificates' files again.
-    ReloadCertificates,
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Command {
     /// Tell what it is doing.
-    Snapshot,
+    Status {},
+    /// Tell of the requests and upgraded connections under way, oldest first.
+    Stragglers {
+        /// How many at most; [`Filter::LIMIT`] by default.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        limit: Option<usize>,
+    },
+    /// List connections, oldest in their state first.
+    Connections(Filter),
+    /// Begin to shut down, by way of the lame duck if there is to be one.
+    Drain {},
+    /// Take that back, while a lame duck.
+    Undrain {},
+    /// Restart: start the next generation.
+    Reload {},
+    /// Switch a listener to another mode.
+    Switch {
+        /// The listener's name.
+        listener: String,
+        /// `plain`, `tls` or `both`.
+        mode: String,
+    },
+    /// Read the certificates' files again.
+    ReloadCertificates {},
+    /// Log as much as this says from now on.
+    LogLevel {
+        /// `warn`, `curtsy_server=debug,info`: as the program's hook has it.
+        level: String,
+    },
+    /// Close everything at once.
+    Stop {},
+    /// Close one connection at once.
+    Kill {
+        /// Its number.
+        connection: u64,
+    },
+    /// Tell of what happens, from now on.
+    Events {},
 }
 
-/// A line from the server.
+/// What a command came to, beside having been obeyed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Answer {
+    /// To `status` and `events`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub status: Option<Box<Status>>,
+    /// To `stragglers`, oldest first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stragglers: Option<Vec<StragglerStatus>>,
+    /// To `connections`, oldest in their state first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub connections: Option<Vec<ConnectionStatus>>,
+    /// How many there are that the limit may have cut off.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub total: Option<usize>,
+    /// To `drain` and `undrain`: the phase it is in now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub phase: Option<String>,
+    /// To `reload`: the generation that serves now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub generation: Option<u64>,
+    /// To `reload`: its process, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pid: Option<u32>,
+}
+
+/// A line from the server in answer to a command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Reply {
     v: u32,
     pub(crate) ok: bool,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) error: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(crate) snapshot: Option<Value>,
+    #[serde(flatten)]
+    pub(crate) answer: Answer,
 }
 
-impl Request {
-    pub(crate) fn new(command: Command) -> Self {
-        Self {
+impl Command {
+    /// The line that asks for it, its end included.
+    pub(crate) fn line(&self) -> String {
+        line(&Request {
             v: VERSION,
-            command,
-        }
+            command: self,
+        })
     }
 }
 
 impl Reply {
-    pub(crate) fn done() -> Self {
+    pub(crate) fn done(answer: Answer) -> Self {
         Self {
             v: VERSION,
             ok: true,
             error: None,
-            snapshot: None,
+            answer,
         }
     }
 
@@ -68,14 +133,7 @@ impl Reply {
         Self {
             ok: false,
             error: Some(error.to_string()),
-            ..Self::done()
-        }
-    }
-
-    pub(crate) fn snapshot(snapshot: &Snapshot) -> Self {
-        Self {
-            snapshot: Some(describe(snapshot)),
-            ..Self::done()
+            ..Self::done(Answer::default())
         }
     }
 
@@ -95,83 +153,69 @@ pub(crate) fn line(value: &impl Serialize) -> String {
 
 /// Reads a line; if it cannot be understood, the reply that says so.
 pub(crate) fn parse(line: &[u8]) -> Result<Command, Reply> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        v: u32,
-    }
+    let not_understood = |error| Reply::failed(format!("not understood: {error}"));
     if line.len() > LINE_MOST {
-        return Err(Reply::failed(format!(
-            "a line is at most {LINE_MOST} bytes"
-        )));
+        let text = format!("a line is at most {LINE_MOST} bytes");
+        return Err(Reply::failed(text));
     }
-    match serde_json::from_slice::<Versioned>(line) {
-        Ok(Versioned { v: VERSION }) => {}
-        Ok(Versioned { v }) => {
-            let text = format!("version {v} is not spoken here; version {VERSION} is");
+    let mut request: serde_json::Map<String, Value> =
+        serde_json::from_slice(line).map_err(not_understood)?;
+    match request.remove("v") {
+        Some(version) if version == VERSION => {}
+        Some(version) => {
+            let text = format!("version {version} is not spoken here; version {VERSION} is");
             return Err(Reply::failed(text));
         }
-        Err(error) => return Err(Reply::failed(format!("not understood: {error}"))),
+        None => return Err(Reply::failed("not understood: missing field `v`")),
     }
-    serde_json::from_slice::<Request>(line)
-        .map(|request| request.command)
-        .map_err(|error| Reply::failed(format!("not understood: {error}")))
-}
-
-/// A snapshot for programs: times in milliseconds.
-fn describe(snapshot: &Snapshot) -> Value {
-    let counts = &snapshot.counts;
-    let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).ok();
-    let stragglers = snapshot.stragglers.iter().map(|straggler| {
-        json!({
-            "connection": straggler.id,
-            "age_ms": ms(straggler.age),
-            "peer": straggler.peer.to_string(),
-            "listener": straggler.listener,
-            "state": straggler.state.name(),
-            "method": straggler.method,
-            "target": straggler.target,
-            "bytes_sent": straggler.bytes_sent,
-        })
-    });
-    json!({
-        "phase": snapshot.phase.to_string(),
-        "generation": snapshot.generation,
-        "draining_for_ms": ms(snapshot.draining_for),
-        "deadline_in_ms": snapshot.deadline_in.and_then(ms),
-        "connections": {
-            "handshake": counts.handshake,
-            "new": counts.new,
-            "active": counts.active,
-            "idle": counts.idle,
-            "upgraded": counts.upgraded,
-            "parked": counts.parked,
-        },
-        "stragglers": stragglers.collect::<Vec<_>>(),
-        "hooks": snapshot.hooks,
-    })
+    serde_json::from_value(Value::Object(request)).map_err(not_understood)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Command, LINE_MOST, Reply, Request, line, parse};
+    use super::{Answer, Command, LINE_MOST, Reply, parse};
+    use crate::control::Filter;
     use proptest::prelude::*;
 
     #[test]
     fn commands_are_read_as_they_are_written() {
         for command in [
+            Command::Status {},
+            Command::Stragglers { limit: Some(3) },
+            Command::Connections(Filter {
+                state: Some("idle".to_owned()),
+                min_age_ms: Some(1_000),
+                peer: Some("127.0.0.1".to_owned()),
+                limit: Some(5),
+            }),
+            Command::Drain {},
+            Command::Undrain {},
+            Command::Reload {},
             Command::Switch {
                 listener: "main".to_owned(),
                 mode: "tls".to_owned(),
             },
-            Command::ReloadCertificates,
-            Command::Snapshot,
+            Command::ReloadCertificates {},
+            Command::LogLevel {
+                level: "info".to_owned(),
+            },
+            Command::Stop {},
+            Command::Kill { connection: 7 },
+            Command::Events {},
         ] {
-            let written = line(&Request::new(command.clone()));
+            let written = command.line();
             assert_eq!(parse(written.trim_end().as_bytes()), Ok(command));
         }
-        let by_hand = br#"{"v":1,"command":"switch","listener":"main","mode":"both"}"#;
-        assert!(parse(by_hand).is_ok());
-        assert_eq!(Reply::done().line(), "{\"v\":1,\"ok\":true}\n");
+        let by_hand = br#"{"v":1,"command":"connections","min_age_ms":5}"#;
+        let age = |command| match command {
+            Command::Connections(filter) => filter.min_age_ms,
+            _ => None,
+        };
+        assert_eq!(parse(by_hand).map(age), Ok(Some(5)));
+        assert_eq!(
+            Reply::done(Answer::default()).line(),
+            "{\"v\":1,\"ok\":true}\n"
+        );
     }
 
     #[test]
@@ -180,11 +224,20 @@ mod tests {
             (&b"nonsense"[..], "not understood"),
             (b"{}", "not understood"),
             (
-                br#"{"v":2,"command":"snapshot"}"#,
+                br#"{"v":2,"command":"status"}"#,
                 "version 2 is not spoken here",
             ),
-            (br#"{"v":1,"command":"explode"}"#, "not understood"),
+            (br#"{"v":1,"command":"explode"}"#, "unknown variant"),
             (br#"{"v":1,"command":"switch"}"#, "not understood"),
+            // A slip of the pen must not widen what is asked for.
+            (
+                br#"{"v":1,"command":"connections","sate":"idle"}"#,
+                "unknown field `sate`",
+            ),
+            (
+                br#"{"v":1,"command":"status","all":true}"#,
+                "unknown field `all`",
+            ),
             (&[b' '; LINE_MOST + 1], "at most"),
         ] {
             let reply = parse(bad).unwrap_err();

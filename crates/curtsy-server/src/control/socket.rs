@@ -1,85 +1,131 @@
-//! The server's end of the control socket.
+//! The server's end of the control socket: who may come, and how many.
 
+use super::event::Crier;
+use super::message::{Answer, Command, Reply};
+use super::path::{Place, meanwhile, sweep};
+use super::session::Session;
 use crate::address::ListenAddress;
-use crate::control::message::LINE_MOST;
-use crate::control::{Command, Reply, parse};
 use crate::error::{Error, Kind};
-use crate::listener::{ListenOn, Listener, bind_all};
-use crate::server::Handle;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use crate::listener::{ListenOn, bind_all};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 /// Who may open it: its owner.
 const MODE: u32 = 0o600;
 /// The most clients at a time; more wait to be accepted.
-const CLIENTS_MOST: usize = 8;
-/// How long a client may be silent, or not take its answer.
-const SILENCE_MOST: Duration = Duration::from_secs(60);
+const CLIENTS_MOST: usize = 32;
+/// How many of them may listen to events, for as long as they like: an operator must find room.
+const LISTENERS_MOST: usize = 16;
 /// How long to wait after an error of accepting.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long clients have, at the end, to take what was said to them.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+/// What is steered over a control socket: a server; or a supervisor, which keeps its own.
+pub trait Subject: Send + Sync + 'static {
+    /// Does what it is told, or says why not. [`Command::Events`] is answered here like
+    /// [`Command::Status`]; the lines that follow come from [`Subject::crier`].
+    fn obey(
+        &self,
+        command: Command,
+    ) -> Pin<Box<dyn Future<Output = Result<Answer, String>> + Send + '_>>;
+
+    /// Where it tells of what happens.
+    fn crier(&self) -> &Crier;
+}
 
 /// A bound control socket; its path goes with it.
+///
+/// A server makes its own ([`Builder::control`](crate::Builder::control)). This is for a program that
+/// is steered in the same language and is no server.
 #[derive(Debug)]
-pub(crate) struct ControlSocket(Listener);
+pub struct ControlSocket(Place);
 
 impl ControlSocket {
-    pub(crate) fn bind(path: PathBuf) -> Result<Self, Error> {
-        let failed = |error| Error::because(Kind::Control, "cannot open the control socket", error);
-        let address = ListenAddress::Unix {
-            path,
-            mode: Some(MODE),
-        };
-        let bound = bind_all(vec![ListenOn::from(address)], 1, None).map_err(failed)?;
-        let bound = bound.into_iter().next();
-        let nothing = || Error::new(Kind::Control, "cannot open the control socket");
-        bound.map(Self).ok_or_else(nothing)
+    /// Binds one at `path`, with mode 0600. What a dead process left there is replaced.
+    ///
+    /// # Errors
+    /// If it cannot be bound: somebody listens there, or the path cannot be.
+    pub fn bind(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        Ok(Self(Place::new(bind(&path)?, None)))
     }
 
-    /// Obeys until it is dropped.
-    pub(crate) async fn obey(self, handle: Handle) {
-        let listener = self.0.sockets.first().map(|socket| {
-            let socket = socket.try_clone()?;
-            UnixListener::from_std(OwnedFd::from(socket).into())
-        });
-        let listener = match listener {
-            Some(Ok(listener)) => listener,
-            Some(Err(error)) => {
-                tracing::error!(%error, "the control socket cannot be used");
-                return;
-            }
-            None => return,
-        };
-        let room = Arc::new(Semaphore::new(CLIENTS_MOST));
-        let mut clients = tokio::task::JoinSet::new();
-        loop {
-            while clients.try_join_next().is_some() {}
-            let Ok(place) = room.clone().acquire_owned().await else {
-                return;
-            };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let handle = handle.clone();
-                    clients.spawn(async move {
-                        if let Err(error) = converse(stream, &handle).await {
-                            tracing::debug!(%error, "a control client was left");
-                        }
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept on the control socket");
-                    sleep(PAUSE).await;
-                }
-            }
+    /// The same for a process that is to take over from another, which has the path still: it is
+    /// bound beside it, and moved when [`Place::claim`] is called.
+    pub(crate) fn bind_as_heir(path: PathBuf) -> Result<Self, Error> {
+        let own = is_free(&path);
+        if own {
+            return Self::bind(path);
         }
+        let bound = bind(&meanwhile(&path))?;
+        let path = std::path::absolute(&path).unwrap_or(path);
+        Ok(Self(Place::new(bound, Some(path))))
     }
+
+    pub(crate) fn place(&self) -> Place {
+        self.0.clone()
+    }
+
+    /// Hears clients until it is told to stop hearing; must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// If the runtime does not take the socket.
+    pub fn serve(self, subject: Arc<dyn Subject>) -> Result<Hearing, Error> {
+        let failed = |e| Error::because(Kind::Control, "cannot use the control socket", e);
+        let socket = self.0.socket()?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        let listener = UnixListener::from_std(socket).map_err(failed)?;
+        let (closing, closed) = watch::channel(false);
+        let task = tokio::spawn(hear(listener, subject, self.0, closed));
+        Ok(Hearing { closing, task })
+    }
+}
+
+/// A control socket in use.
+#[derive(Debug)]
+pub struct Hearing {
+    closing: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Hearing {
+    /// Hears nobody any more. Who listens is told what was said before; that takes a moment at most,
+    /// and none if nobody does.
+    pub async fn end(self) {
+        self.closing.send_replace(true);
+        // It ends by itself, with a bound.
+        let _ = self.task.await;
+    }
+}
+
+fn bind(path: &Path) -> Result<crate::Listener, Error> {
+    let failed = |error| Error::because(Kind::Control, "cannot open the control socket", error);
+    if let Some(directory) = path.parent() {
+        sweep(match directory.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => directory,
+        });
+    }
+    let address = ListenAddress::Unix {
+        path: path.to_owned(),
+        mode: Some(MODE),
+    };
+    let bound = bind_all(vec![ListenOn::from(address)], 1, None).map_err(failed)?;
+    let nothing = || Error::new(Kind::Control, "cannot open the control socket");
+    bound.into_iter().next().ok_or_else(nothing)
+}
+
+/// Whether nobody listens there. What else may be wrong with it is found out by binding.
+fn is_free(path: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(path).is_err()
 }
 
 /// Whether a process of that user may steer ours.
@@ -87,61 +133,68 @@ pub(super) fn may(user: u32) -> bool {
     user == 0 || user == rustix::process::geteuid().as_raw()
 }
 
-async fn converse(stream: UnixStream, handle: &Handle) -> io::Result<()> {
-    let user = stream.peer_cred()?.uid();
-    let (read, mut write) = stream.into_split();
-    if !may(user) {
-        let reply = Reply::failed("only the server's own user may steer it");
-        return say(&mut write, &reply).await;
-    }
-    let mut read = BufReader::new(read);
-    let mut line = Vec::new();
+async fn hear(
+    listener: UnixListener,
+    subject: Arc<dyn Subject>,
+    place: Place,
+    mut closed: watch::Receiver<bool>,
+) {
+    let room = Arc::new(Semaphore::new(CLIENTS_MOST));
+    let listeners = Arc::new(Semaphore::new(LISTENERS_MOST));
+    let mut clients = JoinSet::new();
+    let wait_for_end = closed.clone();
     loop {
-        line.clear();
-        // One byte more than is taken, and the end.
-        let most = LINE_MOST as u64 + 2;
-        let mut limited = (&mut read).take(most);
-        let reading = limited.read_until(b'\n', &mut line);
-        if timeout(SILENCE_MOST, reading).await?? == 0 {
-            return Ok(());
-        }
-        let is_whole = line.last() == Some(&b'\n');
-        let text = line.trim_ascii_end();
-        if text.is_empty() && is_whole {
-            continue;
-        }
-        let reply = match parse(text) {
-            Ok(command) => obey(command, handle).await,
-            Err(reply) => reply,
+        while clients.try_join_next().is_some() {}
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &room) => accepted,
+            // It is told so, or the one to tell is gone.
+            _ = closed.changed() => break,
         };
-        say(&mut write, &reply).await?;
-        if !is_whole {
-            // The rest of an endless line, or a client that has hung up.
-            return Ok(());
+        match accepted {
+            Ok((stream, Some(place))) => {
+                let session =
+                    Session::new(subject.clone(), listeners.clone(), wait_for_end.clone());
+                clients.spawn(async move {
+                    if let Err(error) = converse(stream, session).await {
+                        tracing::debug!(%error, "a control client was left");
+                    }
+                    drop(place);
+                });
+            }
+            Ok((_, None)) => break,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept on the control socket");
+                sleep(PAUSE).await;
+            }
         }
     }
+    // Nobody finds it any more.
+    drop(listener);
+    place.leave();
+    let farewell = async { while clients.join_next().await.is_some() {} };
+    // Who is late is cut.
+    let _ = timeout(FAREWELL, farewell).await;
 }
 
-async fn say(write: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
-    timeout(SILENCE_MOST, write.write_all(reply.line().as_bytes())).await?
+type Room = tokio::sync::OwnedSemaphorePermit;
+
+async fn accept(
+    listener: &UnixListener,
+    room: &Arc<Semaphore>,
+) -> std::io::Result<(UnixStream, Option<Room>)> {
+    let permit = room.clone().acquire_owned().await.ok();
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
 }
 
-async fn obey(command: Command, handle: &Handle) -> Reply {
-    let done = |result: Result<(), Error>| match result {
-        Ok(()) => Reply::done(),
-        Err(error) => Reply::failed(error),
-    };
-    match command {
-        Command::Switch { listener, mode } => {
-            let switched = mode.parse();
-            done(switched.and_then(|mode| handle.switch_to(&listener, mode)))
-        }
-        Command::ReloadCertificates => {
-            let handle = handle.clone();
-            // It reads files.
-            let reloading = tokio::task::spawn_blocking(move || handle.reload_certificates());
-            reloading.await.map_or_else(Reply::failed, done)
-        }
-        Command::Snapshot => Reply::snapshot(&handle.snapshot()),
+async fn converse(stream: UnixStream, session: Session) -> std::io::Result<()> {
+    let user = stream.peer_cred()?.uid();
+    if may(user) {
+        return session.run(stream).await;
     }
+    let refusal = "only the server's own user and root may steer it";
+    // A few bytes, which an empty socket takes at once.
+    stream.writable().await?;
+    stream.try_write(Reply::failed(refusal).line().as_bytes())?;
+    Ok(())
 }

@@ -201,6 +201,20 @@ pub struct Latency {
     pub p999: f64,
 }
 
+impl Status {
+    /// What is known of a process of that kind without looking further, for a program that is no
+    /// server and keeps a [`ControlSocket`](super::ControlSocket).
+    pub fn of_this_process(kind: &str) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            parent: parent(),
+            ..Self::default()
+        }
+    }
+}
+
 /// What the server of that handle is doing. It looks at every connection and disturbs none.
 pub(crate) fn status(handle: &Handle) -> Status {
     of(handle.shared())
@@ -213,10 +227,6 @@ pub(crate) fn of(shared: &Shared) -> Status {
     let until = |at: curtsy_lifecycle::Moment| ms(at.since(now));
     let stragglers = snapshot.stragglers.iter().take(STRAGGLERS_NAMED);
     Status {
-        kind: "server".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        parent: parent(),
         generation: snapshot.generation,
         phase: snapshot.phase.to_string(),
         up_ms: ms(now.since(shared.began)),
@@ -231,15 +241,16 @@ pub(crate) fn of(shared: &Shared) -> Status {
             open_at_start: times.open_at_start,
             hooks: snapshot.hooks,
         }),
+        restart: shared.crier.restart(),
         stragglers_total: snapshot.stragglers.len(),
         stragglers: stragglers.map(StragglerStatus::from).collect(),
         requests: Some(metrics.described()),
-        ..Status::default()
+        ..Status::of_this_process("server")
     }
 }
 
 /// The process that started this one.
-pub(crate) fn parent() -> u32 {
+fn parent() -> u32 {
     rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs())
 }
 

@@ -84,11 +84,12 @@ fn failed(generation: u32, why: &str) -> Action {
 /// Every event that needs no process, with what each phase makes of it.
 #[test]
 fn every_phase_with_every_order() {
-    use Event::{Fewer, More, Pass, Reload, Start, Stop, Tick};
+    use Event::{Cut, Fewer, More, Pass, Reload, Start, Stop, Tick};
     let usr1 = Signal::USR1;
     let int = Signal::INT;
     let one = |id: u64, signal| Action::Signal(Id(id), signal);
     let stopped = "the supervisor was stopped";
+    let cut = |id: u64| vec![Action::Close, one(id, TERM), Action::Kill(Id(id))];
     let refused = || vec![Action::Refused("it is stopping")];
     let starting = || {
         let mut desk = Desk::new(1);
@@ -108,6 +109,7 @@ fn every_phase_with_every_order() {
             Stop(int),
             vec![Action::Close, one(1, int)],
         ),
+        ("starting", &starting, Cut, cut(1)),
         ("starting", &starting, Pass(usr1), vec![]),
         ("starting", &starting, More, vec![start(2, 0)]),
         ("starting", &starting, Fewer, vec![]),
@@ -125,6 +127,7 @@ fn every_phase_with_every_order() {
             Stop(int),
             vec![Action::Close, one(1, int)],
         ),
+        ("serving", &serving, Cut, cut(1)),
         ("serving", &serving, Pass(usr1), vec![one(1, usr1)]),
         ("serving", &serving, More, vec![start(2, 0)]),
         ("serving", &serving, Fewer, vec![]),
@@ -136,6 +139,19 @@ fn every_phase_with_every_order() {
             &Desk::reloading,
             Stop(int),
             vec![failed(1, stopped), Action::Close, one(1, int), one(2, int)],
+        ),
+        (
+            "reloading",
+            &Desk::reloading,
+            Cut,
+            vec![
+                failed(1, stopped),
+                Action::Close,
+                one(1, TERM),
+                one(2, TERM),
+                Action::Kill(Id(1)),
+                Action::Kill(Id(2)),
+            ],
         ),
         (
             "reloading",
@@ -154,6 +170,7 @@ fn every_phase_with_every_order() {
         ("stopping", &Desk::stopping, Start, vec![]),
         ("stopping", &Desk::stopping, Reload, refused()),
         ("stopping", &Desk::stopping, Stop(int), vec![one(1, int)]),
+        ("stopping", &Desk::stopping, Cut, vec![Action::Kill(Id(1))]),
         ("stopping", &Desk::stopping, Pass(usr1), vec![]),
         ("stopping", &Desk::stopping, More, vec![]),
         ("stopping", &Desk::stopping, Fewer, vec![]),
@@ -504,7 +521,8 @@ fn no_order_of_events_loses_a_process() {
                     let id = alive.swap_remove(random(alive.len()));
                     Event::Ended(id, End::Status(1))
                 }
-                10 if step == 101 => Event::Stop(TERM),
+                10 if step == 101 && run % 2 == 0 => Event::Stop(TERM),
+                10 if step == 101 => Event::Cut,
                 10 => match alive.pop() {
                     Some(id) => Event::Ended(id, End::Status(0)),
                     None => panic!(
