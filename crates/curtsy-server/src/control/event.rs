@@ -41,8 +41,8 @@ pub enum Event {
     },
     /// A step of a restart.
     Restart {
-        /// `begun`, `started` (a supervisor's process), `ready`, `serves`, or `kept`: it failed, and
-        /// the old generation goes on.
+        /// `begun`, `started` (a supervisor's process), `ready`, `moved` (the waiting connections
+        /// are the new one's), `serves`, or `kept`: it failed, and the old generation goes on.
         step: String,
         /// The new generation; left out where no process came to be.
         #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -175,7 +175,9 @@ impl Crier {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         *restart = match (step, generation) {
-            ("kept", _) | (_, None) => None,
+            ("kept", _) => None,
+            // A step on the way, which changes nothing of it.
+            (_, None) => return,
             (step, Some(generation)) => Some(RestartStatus {
                 step: step.to_owned(),
                 generation,
@@ -216,6 +218,8 @@ mod tests {
     fn the_restart_under_way_is_remembered_and_a_failed_one_forgotten() {
         let crier = Crier::new();
         crier.tell(&step("begun", Some(3)));
+        assert_eq!(crier.restart().unwrap().step, "begun");
+        crier.tell(&step("moved", None));
         assert_eq!(crier.restart().unwrap().step, "begun");
         crier.tell(&step("kept", Some(3)));
         assert_eq!(crier.restart(), None);
