@@ -106,11 +106,15 @@ async fn follow(control: &mut Control, every: Duration, teller: &UnboundedSender
                         return last_words;
                     }
                 }
-                Err(error) => match control.event().await {
-                    // It ended while it was asked, and has said how.
-                    Ok(Some((Event::Ended { text, .. }, _))) => return text,
-                    _ => return error.to_string(),
-                },
+                Err(error) => {
+                    // It ended while it was asked, and may have said how.
+                    while let Ok(Some((event, _))) = control.event().await {
+                        if let Event::Ended { text, .. } = event {
+                            return text;
+                        }
+                    }
+                    return error.to_string();
+                }
             },
         }
     }

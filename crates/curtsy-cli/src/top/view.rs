@@ -211,7 +211,9 @@ fn progressing(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         frame.render_widget(gauge, area);
         return;
     }
-    let last = model.notes.front().map_or("", String::as_str);
+    let note = || model.notes.front().map_or("", String::as_str);
+    let last = model.lost.as_deref().unwrap_or_else(note);
+    let last = last.lines().next().unwrap_or_default();
     let block = Block::bordered().title(" Last ");
     frame.render_widget(
         Paragraph::new(format!(" {}", clean(last))).block(block),
