@@ -50,6 +50,9 @@ struct Process {
     greeting: AbortHandle,
 }
 
+/// What a process that can hand over says first, and the channel to it.
+type Greeted = (Greeting, OwnedFd);
+
 /// The supervisor at work.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -76,10 +79,7 @@ pub(crate) struct Driver {
     /// What processes that can hand over say.
     spoken: UnboundedReceiver<Spoken>,
     /// Processes that can.
-    greeted: (
-        UnboundedSender<(Greeting, OwnedFd)>,
-        UnboundedReceiver<(Greeting, OwnedFd)>,
-    ),
+    greeted: (UnboundedSender<Greeted>, UnboundedReceiver<Greeted>),
 }
 
 /// A process, its number and its generation.
