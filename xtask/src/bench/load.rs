@@ -147,6 +147,18 @@ impl Load {
         conns: usize,
         seconds: u64,
     ) -> Result<Found> {
+        self.wrk_over("http", target, ask, conns, seconds)
+    }
+
+    /// The same, with or without TLS.
+    pub(super) fn wrk_over(
+        &self,
+        scheme: &str,
+        target: SocketAddr,
+        ask: Ask,
+        conns: usize,
+        seconds: u64,
+    ) -> Result<Found> {
         let mut command = self.pinned("wrk");
         command.args([
             "-t1",
@@ -158,7 +170,7 @@ impl Load {
         ]);
         command
             .arg(self.work.join(ask.script()))
-            .arg(format!("http://{target}{}", ask.path()));
+            .arg(format!("{scheme}://{target}{}", ask.path()));
         let said = run(command, Duration::from_secs(seconds))?;
         let line = said
             .lines()
@@ -269,7 +281,8 @@ impl Load {
         command
     }
 
-    fn pinned(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    /// A program where the load may run.
+    pub(super) fn pinned(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         match self.core {
             Some(core) => {
                 let mut command = Command::new("taskset");
@@ -361,7 +374,7 @@ fn found(said: &Value) -> Result<Found> {
 }
 
 /// Runs to the end, or ends it when `time` and the grace are over.
-fn run(command: Command, time: Duration) -> Result<String> {
+pub(super) fn run(command: Command, time: Duration) -> Result<String> {
     finish(&mut spawn(command)?, time)
 }
 

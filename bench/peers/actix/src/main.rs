@@ -1,11 +1,15 @@
 //! actix-web with its own workers and its own orderly stop on SIGTERM. Its timeouts for idle and silent connections
 //! are lifted: what is measured are connections that stay.
 
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpResponse, HttpServer, Responder, rt, web};
 use futures_util::StreamExt as _;
 use peer::{Args, HELLO, TEXT};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use serde::{Deserialize, Serialize};
 use validator::Validate;
 
@@ -40,7 +44,7 @@ struct Signup {
 fn main() -> std::io::Result<()> {
     let args = Args::parse();
     rt::System::new().block_on(async move {
-        HttpServer::new(|| {
+        let server = HttpServer::new(|| {
             App::new()
                 .app_data(web::PayloadConfig::new(2 << 20))
                 .route("/", web::get().to(hello))
@@ -55,11 +59,36 @@ fn main() -> std::io::Result<()> {
         .workers(args.threads)
         .max_connections(20_000)
         .keep_alive(IDLE)
-        .client_request_timeout(Duration::ZERO)
-        .listen(args.listener()?)?
-        .run()
-        .await
+        .client_request_timeout(Duration::ZERO);
+        let server = match args.tls {
+            None => server.listen(args.listener()?)?,
+            Some(tls) => server.listen_rustls_0_23(args.listener()?, config(tls)?)?,
+        };
+        server.run().await
     })
+}
+
+/// The certificate in that directory; actix adds its protocols.
+fn config(tls: &Path) -> std::io::Result<ServerConfig> {
+    let broken = std::io::Error::other::<Box<dyn std::error::Error + Send + Sync>>;
+    let certificates = CertificateDer::pem_file_iter(tls.join("cert.pem"))
+        .and_then(Iterator::collect)
+        .map_err(|error| broken(error.into()))?;
+    let key = PrivateKeyDer::from_pem_file(tls.join("key.pem"));
+    let key = key.map_err(|error| broken(error.into()))?;
+    let provider = rustls::crypto::ring::default_provider();
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| {
+            builder
+                .with_no_client_auth()
+                .with_single_cert(certificates, key)
+        })
+        .map_err(|error| broken(error.into()))?;
+    // Sessions are resumed by tickets, as everywhere else.
+    let ticketer = rustls::crypto::ring::Ticketer::new();
+    config.ticketer = ticketer.map_err(|error| broken(error.into()))?;
+    Ok(config)
 }
 
 async fn hello() -> impl Responder {

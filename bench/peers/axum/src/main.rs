@@ -1,12 +1,12 @@
 //! axum as its users run it: a router, `axum::serve`, a graceful shutdown on SIGTERM. One thread means tokio's
 //! current-thread runtime, which favours it; more mean the multi-thread runtime.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Path, Query},
+    extract::{Path as Segment, Query},
     http::{StatusCode, header::CONTENT_TYPE},
     response::IntoResponse,
     routing::{get, post},
@@ -66,12 +66,15 @@ async fn serve(args: Args) -> std::io::Result<()> {
         .route("/slow", get(slow))
         .route(
             "/user/{name}",
-            get(async |Path(name): Path<String>| format!("Hello, {name}!")),
+            get(async |Segment(name): Segment<String>| format!("Hello, {name}!")),
         )
         .route("/json/{name}", get(json))
         .route("/signup", post(signup))
         .route("/echo", post(async |body: Bytes| text(body)))
         .route("/upload", post(upload));
+    if let Some(tls) = args.tls {
+        return serve_tls(args, tls, router).await;
+    }
     let listener = tokio::net::TcpListener::from_std(args.listener()?)?.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
@@ -80,6 +83,24 @@ async fn serve(args: Args) -> std::io::Result<()> {
         .with_graceful_shutdown(async move {
             terminate.recv().await;
         })
+        .await
+}
+
+/// As axum's own examples do it: by axum-server, with rustls.
+async fn serve_tls(args: Args, tls: &Path, router: Router) -> std::io::Result<()> {
+    use axum_server::tls_rustls::RustlsConfig;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = RustlsConfig::from_pem_file(tls.join("cert.pem"), tls.join("key.pem")).await?;
+    let handle = axum_server::Handle::new();
+    let stopping = handle.clone();
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        terminate.recv().await;
+        stopping.graceful_shutdown(None);
+    });
+    axum_server::from_tcp_rustls(args.listener()?, config)?
+        .handle(handle)
+        .serve(router.into_make_service())
         .await
 }
 
@@ -92,7 +113,7 @@ async fn slow(Query(Slow { ms }): Query<Slow>) -> impl IntoResponse {
     HELLO
 }
 
-async fn json(Path(name): Path<String>) -> Json<User> {
+async fn json(Segment(name): Segment<String>) -> Json<User> {
     Json(User { name, admin: false })
 }
 

@@ -7,8 +7,8 @@ mod websocket;
 use crate::{duration, log, progress};
 use clap::Args;
 use curtsy::{
-    DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, RestartStep, Server, SignalKind,
-    Succession, control_path,
+    AccessLog, AdminAddress, DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase,
+    RestartStep, Server, SignalKind, Succession, control_path,
 };
 use routes::Demo;
 use security::Security;
@@ -46,13 +46,30 @@ pub(crate) struct Arguments {
     /// How long to go on serving before the drain, while not being ready
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration::parse)]
     lame_duck: Duration,
+    /// How long a new process lives, after a restart, until the old one lets go of the listeners
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
+    bake_after: Duration,
+    /// How long a new process may take to be ready; then the old one goes on
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    ready_timeout: Duration,
+    /// A file for the number of the process that serves
+    #[arg(long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
     #[command(flatten)]
     security: Security,
     /// Where the control socket is (`curtsy status`) [default: $XDG_RUNTIME_DIR/curtsy-PID.sock]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+    /// Where operators look: a page, /metrics, /livez, /readyz, /status, /events. PORT alone is on loopback
+    #[arg(long, value_name = "[HOST:]PORT")]
+    admin: Option<AdminAddress>,
+    /// Write a line for each request: common, combined or json, to standard output or to a file
+    #[arg(long, value_name = "FORMAT[:FILE]")]
+    access_log: Option<AccessLog>,
 }
 
+/// What a process leaves to the next: the certificate that was made for the run.
+const CERTIFICATE: &str = "self-signed certificate";
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9000";
 
 impl Default for Arguments {
@@ -65,14 +82,22 @@ impl Default for Arguments {
             linger: policy.linger,
             deadline: policy.deadline,
             lame_duck: policy.lame_duck,
+            bake_after: Succession::BAKE_AFTER,
+            ready_timeout: Succession::READY_TIMEOUT,
+            pidfile: None,
             security: Security::default(),
             control: None,
+            admin: None,
+            access_log: None,
         }
     }
 }
 
 /// Runs it to its end.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    // With huge pages the first byte of a buffer makes all of it resident, and its neighbours: idle
+    // connections would cost twice as much. Where it cannot be done, they do.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -108,8 +133,19 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = arguments.workers.unwrap_or(cores);
-    let succession = Succession::begin().await?;
+    let mut succession = Succession::begin()
+        .await?
+        .bake_after(arguments.bake_after)
+        .ready_timeout(arguments.ready_timeout);
     let generation = succession.generation();
+    if let Some(path) = arguments.pidfile {
+        succession = succession.pidfile(path);
+    }
+    // One certificate for all generations, and none of it on a disk.
+    let made = arguments.security.made(succession.keepsake(CERTIFICATE))?;
+    if let Some(made) = &made {
+        succession = succession.keep(CERTIFICATE, made.clone())?;
+    }
     let mut builder = Server::builder()
         .workers(workers)
         .succession(succession)
@@ -123,6 +159,12 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
             ..DrainPolicy::default()
         });
     let pid = std::process::id();
+    if let Some(admin) = arguments.admin {
+        builder = builder.admin(admin);
+    }
+    if let Some(log) = arguments.access_log {
+        builder = builder.access_log(log);
+    }
     builder = builder.on_log_level(log::set);
     builder = match arguments.control {
         Some(path) => builder.control(path),
@@ -131,7 +173,7 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     if let Some(every) = arguments.security.watch_certificates {
         builder = builder.watch_certificates(every);
     }
-    let speaking = arguments.security.decide()?;
+    let speaking = arguments.security.decide(made.as_deref())?;
     if let Some(fingerprint) = speaking.fingerprint() {
         say(&format!("curtsy: certificate sha-256 {fingerprint}"));
     }
@@ -143,7 +185,7 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
         }
     }
     let server = builder.build(Demo::new(generation))?;
-    let listening: Vec<String> = server
+    let mut listening: Vec<String> = server
         .listeners()
         .map(|(name, address)| {
             let url = match address.tcp() {
@@ -155,6 +197,10 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
             )
         })
         .collect();
+    if let Some(admin) = server.admin() {
+        let scheme = if admin.tcp().is_some() { "http://" } else { "" };
+        listening.push(format!("curtsy: admin on {scheme}{admin}"));
+    }
     let handle = server.handle();
     let telling = tokio::spawn(async move {
         // Said when it is true of the signals, too.
