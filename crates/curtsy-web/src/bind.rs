@@ -189,6 +189,13 @@ macro_rules! binds {
             $(#[$gate])*
             #[doc = concat!("Reads ", $what, ".")]
             ///
+            /// ```
+            /// # #[derive(serde::Deserialize)] struct Tea { name: String }
+            /// # async fn example(c: &mut curtsy_web::Context) -> curtsy_web::Result {
+            #[doc = concat!("let tea: Tea = c.", stringify!($should), "().await?;")]
+            /// # Ok(()) }
+            /// ```
+            ///
             /// # Errors
             /// If it cannot be read into `T`, with the field's name; [`Error::is_bind`] holds.
             pub async fn $should<T: Bind>(&mut self) -> Result<T, Error> {
@@ -197,6 +204,13 @@ macro_rules! binds {
 
             $(#[$gate])*
             #[doc = concat!("Reads ", $what, ", or answers 400 (413 if the body is too large) and aborts.")]
+            ///
+            /// ```
+            /// # #[derive(serde::Deserialize)] struct Tea { name: String }
+            /// # async fn example(c: &mut curtsy_web::Context) -> curtsy_web::Result {
+            #[doc = concat!("let tea: Tea = c.", stringify!($must), "().await?;")]
+            /// # Ok(()) }
+            /// ```
             ///
             /// # Errors
             /// As the `should_` form. Returning the error from the handler explains it to the client.

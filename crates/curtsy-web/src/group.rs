@@ -195,6 +195,13 @@ macro_rules! registering {
         $(
             $(#[$doc])*
             ///
+            /// ```
+            /// use curtsy_web::{Context, Engine};
+            ///
+            /// let mut r = Engine::new();
+            #[doc = concat!("r.", stringify!($name), "(\"/tea\", async |c: &mut Context| c.string(200, \"green\"));")]
+            /// ```
+            ///
             /// # Panics
             /// If the path is no pattern or collides with a route that is there.
             #[track_caller]

@@ -1,5 +1,5 @@
 //! Under systemd: the socket is systemd's, so that not even the first connection is refused, and systemd
-//! is told when the service is ready and when it stops.
+//! is told when the service is ready, reloads and stops.
 //!
 //! ```sh
 //! cargo build -p curtsy --example systemd
@@ -16,24 +16,24 @@
 //!
 //! # app.service
 //! [Service]
-//! Type=notify
+//! Type=notify-reload
 //! ExecStart=/usr/local/bin/app
 //! TimeoutStopSec=40
 //! ```
 //!
-//! Without systemd it listens on the environment's `PORT`, or on 8080.
+//! `systemctl reload app` is then a restart in place. Without systemd it listens on the environment's `PORT`,
+//! or on 8080.
 
 use curtsy::web::{Context, Engine, Run, announce, listen_address};
-use curtsy::{Handle, ListenOn, Phase, Server};
-use curtsy_handover::{Start, notify::Notify};
-use std::io;
+use curtsy::{ListenOn, Server, SignalKind, Succession};
 
 struct From(&'static str);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let notify = Notify::new(&Start::capture());
     let is_activated = std::env::var_os("LISTEN_FDS").is_some();
+    // It tells systemd, if there is one (`NOTIFY_SOCKET`).
+    let succession = Succession::begin().await?;
 
     let from = if is_activated { "systemd's" } else { "its own" };
     let mut r = Engine::default().with_state(From(from));
@@ -48,24 +48,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let server = Server::builder()
         .listen(on)
+        .succession(succession)
+        .restart_on(SignalKind::hangup())
         .connection_in_extensions(false)
         .build(r.clone().into_service())?;
     for (_, address) in server.listeners() {
         announce(&r, &address.to_string());
     }
-    let telling = tokio::spawn(tell(server.handle(), notify));
     server.run().await?;
-    telling.await??;
-    Ok(())
-}
-
-/// Tells systemd what the server goes through. Without one, nobody is told.
-async fn tell(server: Handle, systemd: Notify) -> io::Result<()> {
-    if server.reached(Phase::Serving).await {
-        systemd.ready()?;
-    }
-    if server.reached(Phase::Draining).await {
-        systemd.stopping()?;
-    }
     Ok(())
 }
