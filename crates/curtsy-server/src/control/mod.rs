@@ -22,6 +22,8 @@ mod socket;
 mod status;
 mod steer;
 
+#[cfg(fuzzing)]
+pub(crate) use message::parse;
 pub use client::Control;
 pub use event::{Crier, Event};
 pub use listing::{ConnectionStatus, Filter};
