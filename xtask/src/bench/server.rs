@@ -458,8 +458,7 @@ fn nginx_config(
             " ssl http2",
             format!(
                 "    ssl_certificate {0}/cert.pem;\n    ssl_certificate_key {0}/key.pem;\n    \
-                 ssl_protocols TLSv1.2 TLSv1.3;\n    http2_max_requests 1000000000;\n    \
-                 http2_idle_timeout 1h;\n",
+                 ssl_protocols TLSv1.2 TLSv1.3;\n",
                 tls.display()
             ),
         ),

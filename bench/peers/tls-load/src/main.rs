@@ -86,7 +86,7 @@ fn hold(address: SocketAddr, count: usize, http2: bool) -> Result<()> {
     }
     println!("ready");
     io::stdin().read_to_end(&mut Vec::new())?;
-    let open = held.iter_mut().filter(|stream| is_open(stream)).count();
+    let open = held.iter_mut().map(is_open).filter(|open| *open).count();
     println!("{open}");
     Ok(())
 }

@@ -25,6 +25,8 @@ mod steer;
 pub use client::Control;
 pub use event::{Crier, Event};
 pub use listing::{ConnectionStatus, Filter};
+#[cfg(fuzzing)]
+pub(crate) use message::parse;
 pub use message::{Answer, Command, LINE_MOST, VERSION};
 pub use path::{control_path, control_paths};
 pub use socket::{ControlSocket, Hearing, Subject};
