@@ -16,6 +16,7 @@ use curtsy_sys::{descriptors, pidfd, seqpacket};
 use tokio::sync::mpsc;
 
 use crate::channel::{Buffer, Channel, Packet, Sent};
+use crate::chaos;
 use crate::connection::Connection;
 use crate::env::{Start, Summons};
 use crate::error::{Error, Kind};
@@ -100,6 +101,7 @@ pub async fn inherit(start: &Start) -> Result<Option<Inheritance>, Error> {
     let Some(summons) = start.summons.or_else(orphaned) else {
         return Ok(None);
     };
+    chaos::point("heir", "begun", || "inherit".to_owned());
     let socket = seqpacket::adopt(summons.channel).map_err(Error::io("the handover's channel"))?;
     let stderr = summons.stderr.map(seqpacket::adopt_any).transpose();
     let stderr = stderr.map_err(Error::io("the saved standard error"))?;
@@ -331,7 +333,7 @@ impl End {
             channel,
             machine: Heir::new(Instant::now(), limits),
             generation,
-            outbox: Outbox::new(generation),
+            outbox: Outbox::new("heir", generation),
             offered: HashMap::new(),
             donor: None,
             watch: None,
@@ -513,6 +515,7 @@ impl End {
 
     fn step(&mut self, event: Event) {
         tracing::trace!(phase = ?self.machine.phase(), ?event, "heir");
+        chaos::point("heir", "heard", || chaos::name(&event));
         for action in self.machine.step(Instant::now(), event) {
             self.act(action);
         }

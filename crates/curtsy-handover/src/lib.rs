@@ -41,7 +41,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod broker;
 pub mod channel;
+mod chaos;
 mod connection;
 pub mod donor;
 pub mod env;

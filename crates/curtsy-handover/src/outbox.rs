@@ -7,21 +7,26 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::channel::{Channel, Sent};
+use crate::chaos;
 use crate::wire::{Frame, Message, WireError};
 
 /// The queue; `T` is what to do with once a frame has gone.
 #[derive(Debug)]
 pub(crate) struct Outbox<T> {
+    /// Whose it is.
+    role: &'static str,
     generation: u32,
     sequence: u32,
-    queue: VecDeque<(Vec<u8>, T)>,
+    /// Each frame with its name.
+    queue: VecDeque<(&'static str, Vec<u8>, T)>,
     /// What the last attempt ended with.
     pub(crate) state: Sent,
 }
 
 impl<T> Outbox<T> {
-    pub(crate) fn new(generation: u32) -> Self {
+    pub(crate) fn new(role: &'static str, generation: u32) -> Self {
         Self {
+            role,
             generation,
             sequence: 0,
             queue: VecDeque::new(),
@@ -30,7 +35,7 @@ impl<T> Outbox<T> {
     }
 
     pub(crate) fn put(&mut self, message: Message, then: T) -> Result<(), WireError> {
-        let sequence = self.sequence.wrapping_add(1);
+        let (name, sequence) = (message.name(), self.sequence.wrapping_add(1));
         let bytes = Frame {
             generation: self.generation,
             sequence,
@@ -38,7 +43,7 @@ impl<T> Outbox<T> {
         }
         .encode()?;
         self.sequence = sequence;
-        self.queue.push_back((bytes, then));
+        self.queue.push_back((name, bytes, then));
         Ok(())
     }
 
@@ -56,18 +61,21 @@ impl<T> Outbox<T> {
     ) -> io::Result<Vec<T>> {
         let mut gone = vec![];
         self.state = Sent::Done;
-        while let Some((bytes, then)) = self.queue.front() {
+        while let Some((_, bytes, then)) = self.queue.front() {
             self.state = channel.try_send(bytes, &fds(then, context))?;
             if self.state != Sent::Done {
                 break;
             }
-            gone.extend(self.queue.pop_front().map(|(_, then)| then));
+            gone.extend(self.queue.pop_front().map(|(name, _, then)| {
+                chaos::point(self.role, "sent", || name.to_owned());
+                then
+            }));
         }
         Ok(gone)
     }
 
     /// What belongs to the frames that will never go.
     pub(crate) fn abandon(&mut self) -> Vec<T> {
-        self.queue.drain(..).map(|(_, then)| then).collect()
+        self.queue.drain(..).map(|(_, _, then)| then).collect()
     }
 }

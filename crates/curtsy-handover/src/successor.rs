@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use crate::channel::{Buffer, Channel, Packet, Sent};
+use crate::chaos;
 use crate::connection::Connection;
 use crate::donor::{Action, Donor, Event, Limits, Phase};
 use crate::env::{Env, Process};
@@ -263,7 +264,7 @@ impl Driver {
             machine,
             generation,
             gift,
-            outbox: Outbox::new(generation),
+            outbox: Outbox::new("donor", generation),
             held: HashMap::new(),
             commands,
             report,
@@ -486,6 +487,7 @@ impl Driver {
 
     fn step(&mut self, event: Event) {
         tracing::trace!(phase = ?self.machine.phase(), ?event, "donor");
+        chaos::point("donor", "heard", || chaos::name(&event));
         for action in self.machine.step(self.env.now(), event) {
             self.act(action);
         }

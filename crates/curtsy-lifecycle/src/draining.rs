@@ -45,8 +45,8 @@ impl Signal {
     }
 }
 
-/// Tells a request, an upgraded connection or a stream that the server is draining and that it
-/// should come to an end.
+/// Tells a request, an upgraded connection or a stream that it should come to an end: the server is
+/// draining, or its listener was switched to a mode that takes no such connections.
 ///
 /// A handler finds it in its request's extensions. Only what would otherwise go on without end
 /// needs it: streams, long polls, WebSockets. An ordinary request is simply finished.
@@ -91,27 +91,28 @@ impl Draining {
         Self(Source::Never)
     }
 
-    /// Whether the server is draining.
+    /// Whether the server is draining, or the mode that the connection speaks was switched off.
     pub fn is_draining(&self) -> bool {
-        self.signal().is_some_and(Signal::is_raised)
+        self.signals().into_iter().flatten().any(Signal::is_raised)
     }
 
-    /// Waits until the server drains; ready at once if it already does, never if it is
-    /// [`Draining::never`].
+    /// Waits until the server drains or the connection's mode is switched off; ready at once if
+    /// that is so already, never if it is [`Draining::never`].
     ///
     /// Cancel safety: dropping the future forgets the wait and nothing else.
     pub fn wait(&self) -> Wait {
         Wait {
             draining: self.clone(),
-            key: None,
+            keys: [None; 2],
         }
     }
 
-    fn signal(&self) -> Option<&Signal> {
+    /// Of these, any.
+    fn signals(&self) -> [Option<&Signal>; 2] {
         match &self.0 {
-            Source::Connection(entry) => Some(entry.signal()),
-            Source::Server(signal) => Some(signal),
-            Source::Never => None,
+            Source::Connection(entry) => entry.signals().map(Some),
+            Source::Server(signal) => [Some(signal), None],
+            Source::Never => [None, None],
         }
     }
 }
@@ -123,7 +124,7 @@ impl IntoFuture for Draining {
     fn into_future(self) -> Wait {
         Wait {
             draining: self,
-            key: None,
+            keys: [None; 2],
         }
     }
 }
@@ -133,7 +134,8 @@ impl IntoFuture for Draining {
 #[must_use = "futures do nothing unless polled"]
 pub struct Wait {
     draining: Draining,
-    key: Option<usize>,
+    /// Its places among the waiters of each signal.
+    keys: [Option<usize>; 2],
 }
 
 impl Future for Wait {
@@ -141,20 +143,20 @@ impl Future for Wait {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let Some(signal) = this.draining.signal() else {
-            return Poll::Pending;
-        };
-        if signal.is_raised() {
-            return Poll::Ready(());
-        }
-        let mut waiters = signal.waiters();
-        // Raising takes the waiters under this lock: seen unraised here, we are woken by it.
-        if signal.is_raised() {
-            return Poll::Ready(());
-        }
-        match this.key {
-            Some(key) => waiters[key].clone_from(cx.waker()),
-            None => this.key = Some(waiters.insert(cx.waker().clone())),
+        for (signal, key) in this.draining.signals().into_iter().zip(&mut this.keys) {
+            let Some(signal) = signal else { continue };
+            if signal.is_raised() {
+                return Poll::Ready(());
+            }
+            let mut waiters = signal.waiters();
+            // Raising takes the waiters under this lock: seen unraised here, we are woken by it.
+            if signal.is_raised() {
+                return Poll::Ready(());
+            }
+            match *key {
+                Some(key) => waiters[key].clone_from(cx.waker()),
+                None => *key = Some(waiters.insert(cx.waker().clone())),
+            }
         }
         Poll::Pending
     }
@@ -162,13 +164,15 @@ impl Future for Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        let (Some(key), Some(signal)) = (self.key, self.draining.signal()) else {
-            return;
-        };
-        // Once raised, the slab was taken and the key means nothing any more.
-        let mut waiters = signal.waiters();
-        if !signal.is_raised() {
-            waiters.try_remove(key);
+        for (signal, key) in self.draining.signals().into_iter().zip(self.keys) {
+            let (Some(key), Some(signal)) = (key, signal) else {
+                continue;
+            };
+            // Once raised, the slab was taken and the key means nothing any more.
+            let mut waiters = signal.waiters();
+            if !signal.is_raised() {
+                waiters.try_remove(key);
+            }
         }
     }
 }
@@ -176,6 +180,7 @@ impl Drop for Wait {
 #[cfg(test)]
 mod tests {
     use super::{Draining, Signal};
+    use crate::{Address, Arrival, Entry, Moment, Origin, State};
     use std::future::Future;
     use std::pin::pin;
     use std::sync::Arc;
@@ -225,5 +230,45 @@ mod tests {
         assert!(!draining.is_draining());
         let mut cx = Context::from_waker(Waker::noop());
         assert_eq!(pin!(draining.wait()).poll(&mut cx), Poll::Pending);
+    }
+
+    /// A connection is told by its server or by its own origin, and of no other's.
+    #[test]
+    fn a_connection_is_told_when_its_origin_is_retired() {
+        let server = Arc::new(Signal::new());
+        let origin = || Arc::new(Origin::new("main", server.clone()));
+        let draining = |origin: &Arc<Origin>| {
+            let (here, now) = (Address::Unix(None), Moment::default());
+            let arrival = Arrival {
+                id: 1,
+                origin: origin.clone(),
+                peer: here.clone(),
+                local: here,
+                tls: false,
+                carried: false,
+                accepted: now,
+            };
+            Draining::of_connection(Arc::new(Entry::new(arrival, State::Active, now)))
+        };
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+        let (retired, stays) = (origin(), origin());
+        let (first, second) = (draining(&retired), draining(&stays));
+        let mut first_wait = pin!(first.wait());
+        let mut second_wait = pin!(second.wait());
+        assert_eq!(first_wait.as_mut().poll(&mut cx), Poll::Pending);
+        assert_eq!(second_wait.as_mut().poll(&mut cx), Poll::Pending);
+        retired.retire();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(first.is_draining() && !second.is_draining());
+        assert_eq!(first_wait.as_mut().poll(&mut cx), Poll::Ready(()));
+        assert_eq!(second_wait.as_mut().poll(&mut cx), Poll::Pending);
+        // Nobody waits any more who was told by the other signal.
+        let mut gone = Box::pin(first.wait());
+        assert_eq!(gone.as_mut().poll(&mut cx), Poll::Ready(()));
+        drop(gone);
+        server.raise();
+        assert_eq!(second_wait.as_mut().poll(&mut cx), Poll::Ready(()));
     }
 }

@@ -67,6 +67,8 @@ pub struct Origin {
     pub listener: String,
     /// Raised when the server drains.
     pub signal: Arc<Signal>,
+    /// Raised when these connections are to end, whatever the server does.
+    retired: Signal,
     orders: AtomicU32,
 }
 
@@ -76,6 +78,7 @@ impl Origin {
         Self {
             listener: listener.into(),
             signal,
+            retired: Signal::new(),
             orders: AtomicU32::new(0),
         }
     }
@@ -84,6 +87,12 @@ impl Origin {
     #[inline]
     pub fn orders(&self) -> u32 {
         self.orders.load(Ordering::Acquire)
+    }
+
+    /// Tells what goes on without end on these connections to come to one, as a drain of the
+    /// server does. A connection's [`Draining`] is ready from then on.
+    pub fn retire(&self) {
+        self.retired.raise();
     }
 
     /// Gives these connections an order; whoever serves them must be woken to see it.
@@ -111,6 +120,16 @@ pub struct Arrival {
     pub accepted: Moment,
 }
 
+/// Whether a connection that cannot be a bare descriptor is parked.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+enum Rest {
+    No,
+    Resting,
+    /// It is to end.
+    Dismissed,
+}
+
 /// One connection: who it is, what it does, and how to wake whoever serves it.
 #[derive(Debug)]
 pub struct Entry {
@@ -121,6 +140,7 @@ pub struct Entry {
     sent: AtomicU64,
     request: Record,
     killed: AtomicBool,
+    rest: AtomicU8,
     /// It carries streams, each with an entry of its own.
     multiplexed: AtomicBool,
     /// It is one of the streams of a connection that has an entry of its own.
@@ -139,6 +159,7 @@ impl Entry {
             sent: AtomicU64::new(0),
             request: Record::new(),
             killed: AtomicBool::new(false),
+            rest: AtomicU8::new(Rest::No as u8),
             multiplexed: AtomicBool::new(false),
             is_stream: false,
             waker: Mutex::new(None),
@@ -263,9 +284,11 @@ impl Entry {
         &self.arrival.origin
     }
 
-    /// The signal that its server raises when it drains.
-    pub fn signal(&self) -> &Signal {
-        &self.arrival.origin.signal
+    /// The signals of which either says that it is to end: the server drains, or its listener
+    /// takes none of its kind any more.
+    pub fn signals(&self) -> [&Signal; 2] {
+        let origin = &self.arrival.origin;
+        [&origin.signal, &origin.retired]
     }
 
     /// Asks for the connection's end at once, whatever it is doing, and wakes who serves it.
@@ -278,6 +301,35 @@ impl Entry {
     #[inline]
     pub fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Acquire)
+    }
+
+    /// The connection is parked, though not as a bare descriptor: it waits without protocol state
+    /// and buffers, but has a session. Not to be called on one that was dismissed.
+    pub fn begin_rest(&self) {
+        self.rest.store(Rest::Resting as u8, Ordering::Release);
+    }
+
+    /// Whether it is parked in that way.
+    pub fn is_resting(&self) -> bool {
+        self.rest.load(Ordering::Acquire) != Rest::No as u8
+    }
+
+    /// Asks a resting connection to end unless a request has arrived, and wakes who keeps it;
+    /// whether it rested and was not asked before.
+    pub fn dismiss(&self) -> bool {
+        let (resting, dismissed) = (Rest::Resting as u8, Rest::Dismissed as u8);
+        let asked =
+            self.rest
+                .compare_exchange(resting, dismissed, Ordering::AcqRel, Ordering::Relaxed);
+        if asked.is_ok() {
+            self.wake();
+        }
+        asked.is_ok()
+    }
+
+    /// Whether it was asked to end its rest.
+    pub fn is_dismissed(&self) -> bool {
+        self.rest.load(Ordering::Acquire) == Rest::Dismissed as u8
     }
 
     /// Says whom to wake. Once is enough for a task, whose waker stays the same.

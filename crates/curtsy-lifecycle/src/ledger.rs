@@ -5,6 +5,7 @@
 use crate::entry::Entry;
 use crate::moment::Moment;
 use crate::report::{Counts, Straggler};
+use crate::state::State;
 use slab::Slab;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -62,7 +63,16 @@ impl Ledger {
             if entry.is_stream() {
                 continue;
             }
-            counts.add(entry.state());
+            let state = entry.state();
+            match state {
+                State::New | State::Idle if entry.is_resting() => counts.add_parked(state, 1),
+                State::New
+                | State::Idle
+                | State::Handshake
+                | State::Active
+                | State::Upgraded
+                | State::Closed => counts.add(state),
+            }
         }
     }
 
@@ -70,6 +80,22 @@ impl Ledger {
     pub fn stragglers(&self, now: Moment, stragglers: &mut Vec<Straggler>) {
         let entries: Vec<_> = self.entries().iter().map(|(_, e)| e.clone()).collect();
         stragglers.extend(entries.iter().filter_map(|entry| entry.straggler(now)));
+    }
+
+    /// Asks up to `most` resting connections to end, those first that have rested longest; how
+    /// many were asked.
+    pub fn dismiss_oldest(&self, most: usize) -> usize {
+        let mut resting: Vec<_> = {
+            let entries = self.entries();
+            let waiting = entries.iter().map(|(_, entry)| entry);
+            waiting
+                .filter(|entry| entry.is_resting() && !entry.is_dismissed())
+                .cloned()
+                .collect()
+        };
+        resting.sort_unstable_by_key(|entry| entry.since());
+        let asked = resting.iter().filter(|entry| entry.dismiss());
+        asked.take(most).count()
     }
 
     /// Wakes whoever serves each connection, so that they look at the server's phase.
@@ -131,5 +157,28 @@ mod tests {
         assert_eq!(ledger.leave(key_a), 1);
         assert_eq!(ledger.leave(key_b), 0);
         assert!(ledger.is_empty());
+    }
+
+    #[test]
+    fn those_that_rest_are_parked_and_the_oldest_are_dismissed() {
+        let ledger = Ledger::new();
+        let entries: Vec<_> = (0..4).map(entry).collect();
+        for (n, entry) in entries.iter().enumerate() {
+            ledger.enter(entry.clone());
+            entry.tell(Event::Bytes, Moment::from_millis(1));
+            // The first has rested for the shortest time.
+            let since = Moment::from_millis(10 - n as u64);
+            entry.tell(Event::Answered, since);
+        }
+        assert_eq!(ledger.dismiss_oldest(9), 0);
+        entries[..3].iter().for_each(|entry| entry.begin_rest());
+        let mut counts = Counts::default();
+        ledger.count(&mut counts);
+        assert_eq!((counts.idle, counts.parked, counts.total()), (4, 3, 4));
+        assert_eq!(ledger.dismiss_oldest(2), 2);
+        let dismissed: Vec<_> = entries.iter().map(|entry| entry.is_dismissed()).collect();
+        assert_eq!(dismissed, [false, true, true, false]);
+        assert_eq!(ledger.dismiss_oldest(2), 1);
+        assert_eq!(ledger.dismiss_oldest(2), 0);
     }
 }

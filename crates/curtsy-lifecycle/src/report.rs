@@ -19,7 +19,8 @@ pub struct Counts {
     pub idle: usize,
     /// WebSockets and tunnels.
     pub upgraded: usize,
-    /// Those of `new` and `idle` that are parked: bare descriptors, no buffers.
+    /// Those of `new` and `idle` that are parked: bare descriptors, no buffers; an encrypted one
+    /// keeps its session.
     pub parked: usize,
 }
 

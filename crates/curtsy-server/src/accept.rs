@@ -144,7 +144,9 @@ impl Acceptor {
             match next.await {
                 Some(Ok((stream, peer))) => self.admit(stream, peer),
                 Some(Err(error)) if concerns_one(&error) => {}
-                Some(Err(error)) if passes(&error) && self.make_room(&error) > 0 => {}
+                Some(Err(error)) if passes(&error) && self.make_room(&error) > 0 => {
+                    tokio::task::yield_now().await;
+                }
                 Some(Err(error)) => {
                     let listener = &self.board.name;
                     tracing::warn!(listener, %error, "some queued connections are lost");
@@ -212,7 +214,8 @@ impl Acceptor {
         for parked in oldest {
             crate::lot::dismiss(parked, &self.worker);
         }
-        count
+        // Encrypted ones rest in tasks of their own, which must run to close them.
+        count + self.worker.ledger.dismiss_oldest(GIVE_UP - count)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::accept::Accepting;
 use crate::admin::Admin;
 use crate::control::Place;
 use crate::error::Error;
+use crate::keepsake::{self, Keepsake, Of};
 use crate::listener::Listener;
 use crate::mode::ModeName;
 use crate::shared::Shared;
@@ -30,6 +31,8 @@ pub(crate) struct Doors {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) admin: Option<Admin>,
     pub(crate) shared: Arc<Shared>,
+    /// What the program leaves to an heir.
+    pub(crate) kept: Vec<Keepsake>,
     /// Where the control socket is.
     pub(crate) control: Option<Place>,
 }
@@ -95,6 +98,17 @@ impl Doors {
                 Err(_) => ModeName::Plain.to_string(),
             };
             gift.listener(&listener.name, kind, &mode, sockets)?;
+        }
+        let keys = self.shared.boards().iter().filter_map(|board| {
+            Some(Keepsake {
+                of: Of::Tickets,
+                name: board.name.clone(),
+                bytes: board.tls()?.tickets.export().to_vec(),
+            })
+        });
+        let keepsakes: Vec<Keepsake> = keys.chain(self.kept.iter().cloned()).collect();
+        if !keepsakes.is_empty() {
+            gift.tickets(keepsake::encode(&keepsakes));
         }
         Ok(gift)
     }

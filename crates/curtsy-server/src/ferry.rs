@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// How many parked connections are offered before others get their turn.
 const BATCH: usize = 256;
@@ -57,17 +57,64 @@ impl WayOut {
     }
 }
 
-/// Opens the worker's way out over `lane`, first for what is parked.
-pub(crate) fn open(worker: &Arc<Worker>, lane: Lane) {
+/// Opens the worker's way out over `lane`, first for what is parked. Told how many of those the heir
+/// took once it has taken them all; nothing if one came back.
+pub(crate) fn open(worker: &Arc<Worker>, lane: Lane) -> oneshot::Receiver<usize> {
     let (sender, passengers) = mpsc::unbounded_channel();
+    let (told, moved) = oneshot::channel();
     *worker.way_out.sender() = Some(sender);
-    drop(worker.handle.spawn(ferry(worker.clone(), lane, passengers)));
+    let ferry = ferry(worker.clone(), lane, passengers, FirstWave::new(told));
+    drop(worker.handle.spawn(ferry));
+    moved
+}
+
+/// The connections that were parked when the way opened.
+struct FirstWave {
+    /// The number of the last of them.
+    last: u64,
+    under_way: usize,
+    taken: usize,
+    told: Option<oneshot::Sender<usize>>,
+}
+
+impl FirstWave {
+    fn new(told: oneshot::Sender<usize>) -> Self {
+        Self {
+            last: 0,
+            under_way: 0,
+            taken: 0,
+            told: Some(told),
+        }
+    }
+
+    fn offered(&mut self, id: u64) {
+        self.last = id;
+        self.under_way += 1;
+    }
+
+    fn taken(&mut self, id: u64) {
+        if id <= self.last {
+            self.under_way -= 1;
+            self.taken += 1;
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        if self.under_way == 0
+            && let Some(told) = self.told.take()
+        {
+            // Nobody waits for it in a server that stops.
+            let _ = told.send(self.taken);
+        }
+    }
 }
 
 async fn ferry(
     worker: Arc<Worker>,
     mut lane: Lane,
     mut passengers: mpsc::UnboundedReceiver<Passenger>,
+    mut wave: FirstWave,
 ) {
     // The order to leave was given before: what parks now comes as a passenger.
     let mut retired = Vec::new();
@@ -82,7 +129,7 @@ async fn ferry(
                 retired.push(parked);
                 continue;
             }
-            offer(&mut lane, parked, Bytes::new());
+            wave.offered(offer(&mut lane, parked, Bytes::new()));
         }
         tokio::task::yield_now().await;
     }
@@ -92,13 +139,15 @@ async fn ferry(
             worker.shared.closed(1);
         }
     }
+    wave.tell();
     let mut open = true;
     while open || lane.outstanding() > 0 {
         let outstanding = lane.outstanding() > 0;
         tokio::select! {
             settled = lane.settled(), if outstanding => match settled {
-                Some((_, Settled::Taken)) => {
+                Some((id, Settled::Taken)) => {
                     worker.tally.given();
+                    wave.taken(id);
                     worker.shared.closed(1);
                 }
                 Some((id, Settled::Forgotten)) => {
@@ -108,6 +157,7 @@ async fn ferry(
                 Some((_, Settled::Returned(connection, why))) => {
                     worker.way_out.close();
                     worker.tally.returned();
+                    wave.told = None;
                     tracing::debug!(?why, "a connection came back from the heir");
                     adopt(connection, &worker);
                     stay(&worker);
@@ -115,7 +165,9 @@ async fn ferry(
                 None => {}
             },
             passenger = passengers.recv(), if open => match passenger {
-                Some((parked, unread)) => offer(&mut lane, parked, unread),
+                Some((parked, unread)) => {
+                    offer(&mut lane, parked, unread);
+                }
                 None => open = false,
             },
         }
@@ -133,7 +185,7 @@ fn stay(worker: &Arc<Worker>) {
     }
 }
 
-fn offer(lane: &mut Lane, parked: Parked, unread: Bytes) {
+fn offer(lane: &mut Lane, parked: Parked, unread: Bytes) -> u64 {
     let now = clock::now();
     let record = Record {
         listener: parked.origin().listener.clone(),
@@ -152,7 +204,7 @@ fn offer(lane: &mut Lane, parked: Parked, unread: Bytes) {
     lane.offer(Connection {
         fd: parked.into_socket().fd,
         record,
-    });
+    })
 }
 
 /// Puts a connection that is already counted into the lot, or into service if bytes came along.

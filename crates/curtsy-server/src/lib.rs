@@ -24,9 +24,11 @@ mod ferry;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handshake;
+mod herald;
 mod hooks;
 mod http1;
 mod http2;
+mod keepsake;
 mod limits;
 mod link;
 mod listener;
@@ -47,6 +49,7 @@ mod succession;
 mod threads;
 mod tls;
 mod trace;
+mod watchdog;
 mod worker;
 
 pub use access_log::{AccessLog, AccessLogFormat};

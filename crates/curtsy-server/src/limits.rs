@@ -58,6 +58,9 @@ pub struct Limits {
     /// How long a connection rests before its memory is given back and only its descriptor is
     /// kept. 100 ms.
     pub park_after: Duration,
+    /// How long a handler may block the thread of its worker before the log names it. 1 s. For
+    /// servers with [`workers`](crate::Builder::workers); a program's own runtime is its own.
+    pub blocked_after: Duration,
     /// The bounds of HTTP/2.
     pub http2: Http2Limits,
 }
@@ -79,6 +82,7 @@ impl Default for Limits {
             close_linger: Duration::from_millis(500),
             connections: None,
             park_after: Duration::from_millis(100),
+            blocked_after: Duration::from_secs(1),
             http2: Http2Limits::default(),
         }
     }

@@ -290,7 +290,14 @@ fn take(
     let resume = |heirloom: InheritedListener| resume(heirloom, asked);
     if matches!(source, Source::Inherited) {
         // The service manager's sockets come through the first process.
-        let all = heirlooms.drain(..).map(resume).collect::<Result<_, _>>()?;
+        let all = heirlooms.drain(..).map(resume);
+        let mut all = all.collect::<Result<Vec<_>, _>>()?;
+        for listener in &mut all {
+            listener.is_shared = true;
+            listener.path = None;
+        }
+        // A supervisor gives them to each generation, and this one has them twice then.
+        drop(curtsy_sys::inherited::take());
         return Ok(Some(all));
     }
     let Some(at) = heirlooms.iter().position(|found| found.name == name) else {

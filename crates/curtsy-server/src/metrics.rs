@@ -290,7 +290,7 @@ impl Life {
         match step {
             RestartStep::Serves { .. } => once(&self.handovers_succeeded),
             RestartStep::Kept(_) => once(&self.handovers_failed),
-            RestartStep::Begun { .. } | RestartStep::Ready { .. } => {}
+            RestartStep::Begun { .. } | RestartStep::Ready { .. } | RestartStep::Moved { .. } => {}
         }
     }
 }

@@ -258,6 +258,8 @@ pub(crate) fn switch(shared: &Arc<Shared>, name: &str, mode: Mode) -> Result<(),
     });
     for origin in &retired {
         origin.give(Orders::DRAIN);
+        // Streams and WebSockets are told, and have the time they take.
+        origin.retire();
     }
     for worker in shared.workers() {
         worker.ledger.wake_all();

@@ -4,19 +4,26 @@
 
 use crate::control::Crier;
 use crate::error::{Error, Kind};
+use crate::herald::Herald;
 use crate::succession::Heir;
+use curtsy_handover::broker::{Broker, Word};
+use curtsy_handover::env::{Process, hold};
 use curtsy_handover::{Gift, Successor, Upgrader};
 use std::fmt;
 use std::future::poll_fn;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 /// How long a drained server waits for its heir to be told.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// As good as no limit of time.
+const NO_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What became of a restart that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +56,13 @@ pub enum RestartStep<'a> {
         /// Its generation.
         generation: u64,
     },
+    /// What waited when the new process was ready is the new process's.
+    Moved {
+        /// How many connections it took.
+        connections: usize,
+        /// How long after READY the last of them was.
+        took: Duration,
+    },
     /// The new process has proved itself; this one drains.
     Serves {
         /// The new process's number.
@@ -66,6 +80,13 @@ impl fmt::Display for RestartStep<'_> {
             Self::Begun { generation } => write!(f, "restarting: starting generation {generation}"),
             Self::Ready { pid, generation } => {
                 write!(f, "generation {generation} accepts (pid {pid})")
+            }
+            Self::Moved { connections, took } => {
+                let millis = took.as_secs_f64() * 1000.0;
+                write!(
+                    f,
+                    "moved {connections} waiting connections in {millis:.1} ms"
+                )
             }
             Self::Serves { pid, generation } => {
                 write!(
@@ -89,6 +110,11 @@ pub(crate) struct Restarts {
     pub(crate) upgrader: Option<Upgrader>,
     pub(crate) wishes: mpsc::UnboundedReceiver<Reply>,
     pub(crate) hook: Option<RestartHook>,
+    pub(crate) herald: Herald,
+    /// The supervisor that started this process, if it brokers.
+    pub(crate) broker: Option<Broker>,
+    /// The restart under way was the supervisor's wish.
+    pub(crate) is_brokered: bool,
     pub(crate) crier: Crier,
     /// This process was started by another, which may still be there.
     pub(crate) heir: Option<Heir>,
@@ -97,6 +123,10 @@ pub(crate) struct Restarts {
     pub(crate) asked: Vec<Reply>,
     /// Who asked since.
     pub(crate) waiting: Vec<Reply>,
+    /// The first wave of connections, on its way to the heir.
+    pub(crate) moving: JoinSet<Option<usize>>,
+    /// When the heir under way was ready.
+    pub(crate) ready_at: Instant,
     /// Wishes on their way to the heir.
     pub(crate) passing: JoinSet<()>,
     /// Somebody wants the server to stop, which it does when this restart is decided.
@@ -119,9 +149,13 @@ pub(crate) enum Stage {
 pub(crate) enum Event {
     Asked(Reply),
     Ready(Result<Successor, curtsy_handover::Error>),
+    /// What waited at READY has been taken: how many, if nothing came back.
+    Moved(Option<usize>),
     Decided(Result<(), curtsy_handover::Error>),
     /// This process, an heir itself, has lived long enough.
     Proved,
+    /// The supervisor says something.
+    Word(std::io::Result<Word>),
 }
 
 impl Restarts {
@@ -131,7 +165,9 @@ impl Restarts {
         tokio::select! {
             Some(reply) = self.wishes.recv() => Event::Asked(reply),
             event = self.stage.next() => event,
+            Some(moved) = self.moving.join_next() => Event::Moved(moved.ok().flatten()),
             () = proved(heir) => Event::Proved,
+            word = word(self.broker.as_ref()) => Event::Word(word),
         }
     }
 
@@ -143,9 +179,18 @@ impl Restarts {
     pub(crate) fn tell(&mut self, step: &RestartStep<'_>) {
         match step {
             RestartStep::Kept(error) => tracing::warn!(%error, "the restart failed"),
-            RestartStep::Begun { .. } | RestartStep::Ready { .. } | RestartStep::Serves { .. } => {
+            RestartStep::Begun { .. }
+            | RestartStep::Ready { .. }
+            | RestartStep::Moved { .. }
+            | RestartStep::Serves { .. } => {
                 tracing::info!("{step}");
             }
+        }
+        // A supervisor is told in other words.
+        if self.is_brokered {
+            self.answer(step);
+        } else {
+            self.herald.step(step);
         }
         self.crier.tell_step(step);
         if let Some(hook) = &mut self.hook {
@@ -153,8 +198,69 @@ impl Restarts {
         }
     }
 
+    /// What became of a restart that the supervisor wished for.
+    fn answer(&mut self, step: &RestartStep<'_>) {
+        let word = match step {
+            RestartStep::Ready { .. } => Word::Given,
+            RestartStep::Kept(error) => Word::Kept(error.to_string()),
+            RestartStep::Begun { .. } | RestartStep::Moved { .. } | RestartStep::Serves { .. } => {
+                return;
+            }
+        };
+        self.say(&word);
+    }
+
+    fn say(&self, word: &Word) {
+        if let Some(broker) = &self.broker
+            && let Err(error) = broker.say(word)
+        {
+            tracing::warn!(%error, "the supervisor does not listen");
+        }
+    }
+
+    /// Gives to a process that the supervisor started, if nothing else is under way.
+    pub(crate) fn give(
+        &mut self,
+        (pid, channel, process): (u32, OwnedFd, OwnedFd),
+        is_serving: bool,
+        gift: std::io::Result<Gift>,
+    ) {
+        let is_free = is_serving && matches!(self.stage, Stage::Alone);
+        let parts = match (&self.upgrader, gift, hold(pid, process)) {
+            (_, _, _) if !is_free => Err("it is restarting or stopping by itself".to_owned()),
+            (None, _, _) => Err("it was built without a succession".to_owned()),
+            (_, Err(error), _) | (_, _, Err(error)) => Err(error.to_string()),
+            (Some(upgrader), Ok(gift), Ok(process)) => Ok((upgrader.clone(), gift, process)),
+        };
+        match parts {
+            // The channel ends with this, and with it the new process.
+            Err(why) => self.say(&Word::Kept(why)),
+            Ok((upgrader, gift, process)) => {
+                self.is_brokered = true;
+                self.begin_over(upgrader, channel, process, gift);
+            }
+        }
+    }
+
+    fn begin_over(
+        &mut self,
+        upgrader: Upgrader,
+        channel: OwnedFd,
+        process: Box<dyn Process>,
+        gift: Gift,
+    ) {
+        let generation = u64::from(upgrader.generation()) + 1;
+        self.tell(&RestartStep::Begun { generation });
+        // How long it may take is the supervisor's business.
+        let upgrader = upgrader.ready_timeout(NO_LIMIT).bake_timeout(NO_LIMIT);
+        let mut starting = JoinSet::new();
+        starting.spawn(async move { upgrader.upgrade_over(channel, process, gift).await });
+        self.stage = Stage::Starting(starting);
+    }
+
     /// Starts the next process.
     pub(crate) fn begin(&mut self, gift: std::io::Result<Gift>) {
+        self.is_brokered = false;
         self.asked.append(&mut self.waiting);
         let (upgrader, gift) = match (&self.upgrader, gift) {
             (Some(upgrader), Ok(gift)) => (upgrader.clone(), gift),
@@ -175,6 +281,27 @@ impl Restarts {
         let mut starting = JoinSet::new();
         starting.spawn(async move { upgrader.upgrade(gift).await });
         self.stage = Stage::Starting(starting);
+    }
+
+    /// Waits for what each worker's ferry took over first.
+    pub(crate) fn count_moved(&mut self, ferries: Vec<oneshot::Receiver<usize>>) {
+        self.ready_at = Instant::now();
+        self.moving = JoinSet::new();
+        self.moving.spawn(async move {
+            let mut moved = 0;
+            for ferry in ferries {
+                moved += ferry.await.ok()?;
+            }
+            Some(moved)
+        });
+    }
+
+    /// The first wave is over.
+    pub(crate) fn moved(&mut self, moved: Option<usize>) {
+        if let Some(connections) = moved {
+            let took = self.ready_at.elapsed();
+            self.tell(&RestartStep::Moved { connections, took });
+        }
     }
 
     /// The restart under way failed.
@@ -258,6 +385,13 @@ impl Stage {
             Self::Trial(successor) => Event::Decided(successor.baked().await),
             Self::Alone | Self::Succeeded(_) => std::future::pending().await,
         }
+    }
+}
+
+async fn word(broker: Option<&Broker>) -> std::io::Result<Word> {
+    match broker {
+        Some(broker) => broker.next().await,
+        None => std::future::pending().await,
     }
 }
 

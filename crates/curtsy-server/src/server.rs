@@ -171,7 +171,7 @@ impl Server {
             admin,
             log_level,
             watch_certificates,
-            succession,
+            mut succession,
             restart_on,
             restart_hook,
             handle,
@@ -191,9 +191,16 @@ impl Server {
         let restarting = Restarting::catch(&restart_on)?;
         let threads = Threads::start(workers, &shared, launch)?;
         let upgrader = succession.as_ref().map(Succession::upgrader);
+        let kept = succession.as_ref().map(Succession::kept);
+        let herald = succession.as_ref().map(Succession::herald);
+        let broker = succession.as_mut().and_then(Succession::take_broker);
         let heir = match succession {
             // From here on the old process does not accept.
-            Some(succession) => succession.ready(&shared, handle.restarter()).await?,
+            Some(succession) => {
+                let is_brokered = broker.is_some();
+                let restart = handle.restarter();
+                succession.ready(&shared, restart, is_brokered).await?
+            }
             None => None,
         };
         let (admin, last_words) = admin.map(|admin| Admin::new(admin, handle.clone())).unzip();
@@ -201,6 +208,7 @@ impl Server {
             listeners,
             admin,
             shared: shared.clone(),
+            kept: kept.unwrap_or_default(),
             control: control.as_ref().map(ControlSocket::place),
         };
         let accepters = doors.open()?;
@@ -230,11 +238,16 @@ impl Server {
                 upgrader,
                 wishes: restart_wishes,
                 hook: Some(crate::metrics::counting(shared.clone(), restart_hook)),
+                herald: herald.unwrap_or_default(),
+                broker,
+                is_brokered: false,
                 crier: shared.crier.clone(),
                 heir,
                 stage: Stage::Alone,
                 asked: Vec::new(),
                 waiting: Vec::new(),
+                moving: JoinSet::new(),
+                ready_at: std::time::Instant::now(),
                 passing: JoinSet::new(),
                 stop_wished: false,
             },
@@ -863,6 +876,9 @@ impl Builder {
                 .map(|listener| (listener.name.clone(), std::mem::take(&mut listener.asked)))
                 .collect(),
         ));
+        if let Some(succession) = &self.succession {
+            succession.resume_tickets(&shared);
+        }
         let addresses = listeners.iter().map(|listener| listener.local.to_string());
         if let Some(log) = self.access_log {
             let _ = shared.access_log.set(log.open()?);

@@ -10,6 +10,7 @@ use crate::ferry;
 use crate::hooks::ShutdownHook;
 use crate::restart::{Event, RestartStep, Restarts, Stage};
 use crate::shared::{Orders, Shared, Times};
+use curtsy_handover::broker::Word;
 use curtsy_lifecycle::{
     Command, Counts, Drain, DrainEvent, Ending, Moment, Phase, Report, Snapshot, Straggler,
 };
@@ -57,6 +58,7 @@ impl Driver {
         let mut running = JoinSet::new();
         let mut progress = Progress::default();
         let mut commands = VecDeque::from(self.step(DrainEvent::Ready));
+        self.announce();
         loop {
             match commands.pop_front() {
                 Some(Command::Announce) => tracing::info!("lame duck: not ready for new work"),
@@ -208,6 +210,7 @@ impl Driver {
                 self.shared.orders.give(Orders::DRAIN);
             }
         } else {
+            self.restarts.herald.stopping();
             self.shut(progress.failure.is_some());
         }
         self.shared.signal.raise();
@@ -242,6 +245,7 @@ impl Driver {
             } else if heir.is_on_trial() {
                 // To be stopped in good order is proof enough of being the service.
                 self.doors.own();
+                self.restarts.herald.proved();
                 heir.bake();
             }
         }
@@ -256,13 +260,18 @@ impl Driver {
                 self.restarts.waiting.push(reply);
                 self.next_restart();
             }
-            Event::Proved => {
-                // First: who hears that this process serves finds it at its paths.
-                self.doors.own();
-                if let Some(heir) = &mut self.restarts.heir {
-                    heir.bake();
-                }
-                self.next_restart();
+            Event::Proved => self.prove(),
+            Event::Word(Ok(Word::Bake)) => self.prove(),
+            Event::Word(Ok(Word::Give(pid, channel, process))) => {
+                let is_serving = self.drain.phase() == Phase::Serving;
+                let gift = self.doors.gift();
+                self.restarts
+                    .give((pid, channel, process), is_serving, gift);
+            }
+            Event::Word(Ok(Word::First(_) | Word::Take(..) | Word::Given | Word::Kept(_))) => {}
+            Event::Word(Err(error)) => {
+                tracing::warn!(%error, "the supervisor is silent from here on");
+                self.restarts.broker = None;
             }
             Event::Ready(Ok(successor)) => {
                 let (pid, generation) = (successor.pid(), u64::from(successor.generation()));
@@ -270,12 +279,15 @@ impl Driver {
                 self.accepters.orders.send_replace(Accepting::HandOver);
                 self.shared.heir_refuses.store(false, Ordering::SeqCst);
                 self.shared.orders.give(Orders::HAND_OVER);
-                for worker in self.shared.workers() {
-                    ferry::open(worker, successor.lane());
-                }
+                let ferries = self.shared.workers().iter();
+                let ferries: Vec<_> = ferries
+                    .map(|worker| ferry::open(worker, successor.lane()))
+                    .collect();
+                self.restarts.count_moved(ferries);
                 self.wake_all();
                 self.restarts.stage = Stage::Trial(successor);
             }
+            Event::Moved(moved) => self.restarts.moved(moved),
             Event::Ready(Err(error)) => {
                 self.restarts.failed(kept(error));
                 self.next_restart();
@@ -306,6 +318,32 @@ impl Driver {
             }
         }
         Vec::new()
+    }
+
+    /// Says that this process serves, to whoever wants to know.
+    fn announce(&self) {
+        let restarts = &self.restarts;
+        let is_heir = restarts.heir.is_some();
+        if !is_heir {
+            restarts.herald.proved();
+        }
+        // Of the heir that it started itself, the old process speaks.
+        if !is_heir || restarts.broker.is_some() {
+            restarts.herald.ready();
+        }
+    }
+
+    /// This process, an heir, is the service from now on.
+    fn prove(&mut self) {
+        if let Some(heir) = &mut self.restarts.heir
+            && heir.is_on_trial()
+        {
+            // First: who hears that this process serves finds it at its paths.
+            self.doors.own();
+            self.restarts.herald.proved();
+            heir.bake();
+        }
+        self.next_restart();
     }
 
     /// Begins the restart that somebody waits for, if this is the time.
@@ -390,6 +428,7 @@ impl Driver {
         };
         tracing::info!(took_ms = report.took.as_millis(), "{}", ending_word(ending));
         self.stop_handing_over();
+        self.restarts.herald.stopped();
         self.restarts.finish(report.to_string()).await;
         Ended {
             report,

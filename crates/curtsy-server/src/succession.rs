@@ -5,11 +5,17 @@
 
 use crate::error::{Error, Kind};
 use crate::ferry;
+use crate::herald::Herald;
+use crate::keepsake::{self, Keepsake, Of};
 use crate::shared::Shared;
+use curtsy_handover::broker::{Broker, Role};
+use curtsy_handover::heir::Limits;
 use curtsy_handover::{
-    Arrival, Arrivals, Baker, Inheritance, InheritedListener, Start, Upgrader, inherit,
+    Arrival, Arrivals, Baker, Error as HandoverError, Inheritance, InheritedListener, Start,
+    Summons, Upgrader, inherit, inherit_over,
 };
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,6 +49,13 @@ pub struct Succession {
     start: Start,
     inheritance: Option<Inheritance>,
     heirlooms: Vec<InheritedListener>,
+    /// What the process before this one left.
+    left: Vec<Keepsake>,
+    /// What this one leaves.
+    kept: Vec<Keepsake>,
+    /// The supervisor that started this process, if it brokers.
+    broker: Option<Broker>,
+    pidfile: Option<PathBuf>,
     bake_after: Duration,
     ready_timeout: Duration,
 }
@@ -68,7 +81,18 @@ impl Succession {
     /// Not cancel safe: the handover is given up, and the old process ends this one.
     pub async fn begin() -> Result<Self, Error> {
         let mut start = Start::capture();
-        let mut inheritance = inherit(&start).await.map_err(|error| {
+        let broker = match start.summons {
+            Some(_) => None,
+            None => Broker::find(&start).unwrap_or_else(|error| {
+                tracing::warn!(%error, "the supervisor cannot be reached; it does not broker");
+                None
+            }),
+        };
+        let inherited = match &broker {
+            Some(broker) => inherit_by(broker, &mut start).await,
+            None => inherit(&start).await,
+        };
+        let mut inheritance = inherited.map_err(|error| {
             Error::because(
                 Kind::Inherit,
                 "cannot take over from the old process",
@@ -76,6 +100,7 @@ impl Succession {
             )
         })?;
         let mut heirlooms = Vec::new();
+        let mut left = Vec::new();
         if let Some(inheritance) = &mut inheritance {
             let names: Vec<String> = inheritance
                 .listeners()
@@ -87,6 +112,7 @@ impl Succession {
                     .iter()
                     .filter_map(|name| inheritance.take_listener(name)),
             );
+            left = keepsake::decode(inheritance.tickets().unwrap_or_default());
             // The old process may have died meanwhile; its number still counts.
             start.summons = start.summons.or(start.stale);
         }
@@ -94,6 +120,10 @@ impl Succession {
             start,
             inheritance,
             heirlooms,
+            left,
+            kept: Vec::new(),
+            broker,
+            pidfile: None,
             bake_after: Self::BAKE_AFTER,
             ready_timeout: Self::READY_TIMEOUT,
         })
@@ -128,9 +158,73 @@ impl Succession {
         self
     }
 
+    /// Writes the number of the process that serves into a file: the new process's, at once and whole,
+    /// when it has proved itself.
+    #[must_use]
+    pub fn pidfile(mut self, path: impl Into<PathBuf>) -> Self {
+        self.pidfile = Some(path.into());
+        self
+    }
+
+    /// What the process before this one left under a name ([`Succession::keep`]).
+    pub fn keepsake(&self, name: &str) -> Option<&[u8]> {
+        let found = self
+            .left
+            .iter()
+            .find(|left| left.of == Of::Program && left.name == name);
+        found.map(|left| left.bytes.as_slice())
+    }
+
+    /// Leaves something to the next process, which finds it by its name: a key that must not touch a
+    /// disk, say. It goes from process to process only if each keeps it again.
+    ///
+    /// # Errors
+    /// If it is more than 32 KiB, with everything that was kept before.
+    pub fn keep(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Result<Self, Error> {
+        self.kept.push(Keepsake {
+            of: Of::Program,
+            name: name.to_owned(),
+            bytes: bytes.into(),
+        });
+        let size: usize = self.kept.iter().map(|kept| kept.bytes.len()).sum();
+        if size > keepsake::MOST_BYTES {
+            let text = format!("{name:?} is too large to be left to the next process");
+            return Err(Error::new(Kind::Config, text));
+        }
+        Ok(self)
+    }
+
+    /// What this process leaves to the next, beside its listeners.
+    pub(crate) fn kept(&self) -> Vec<Keepsake> {
+        self.kept.clone()
+    }
+
+    /// Lets the listeners go on with the ticket keys they had.
+    pub(crate) fn resume_tickets(&self, shared: &Shared) {
+        for left in self.left.iter().filter(|left| left.of == Of::Tickets) {
+            let config = shared.board(&left.name).ok().and_then(|board| board.tls());
+            // A listener that does not encrypt any more has no use for them.
+            if let Some(config) = config
+                && !config.tickets.adopt(&left.bytes)
+            {
+                tracing::warn!(listener = left.name, "its ticket keys cannot be used");
+            }
+        }
+    }
+
     /// What was handed over, for whoever binds; `None` in a first process.
     pub(crate) fn heirlooms(&mut self) -> Option<&mut Vec<InheritedListener>> {
         self.inheritance.as_ref().map(|_| &mut self.heirlooms)
+    }
+
+    /// Who tells of this process, and whether it is the service as soon as it serves.
+    pub(crate) fn herald(&self) -> Herald {
+        Herald::new(&self.start, self.pidfile.clone())
+    }
+
+    /// Who may ask for more, by and by.
+    pub(crate) fn take_broker(&mut self) -> Option<Broker> {
+        self.broker.take()
     }
 
     /// What starts the next process.
@@ -147,6 +241,7 @@ impl Succession {
         self,
         shared: &Arc<Shared>,
         restart: impl Fn() + Send + 'static,
+        is_brokered: bool,
     ) -> Result<Option<Heir>, Error> {
         let Some(inheritance) = self.inheritance else {
             return Ok(None);
@@ -160,7 +255,8 @@ impl Succession {
         tokio::spawn(receive(arrivals, shared.clone(), enough.clone(), restart));
         Ok(Some(Heir {
             baker,
-            bake_at: Some(Instant::now() + self.bake_after),
+            is_on_trial: true,
+            bake_at: (!is_brokered).then(|| Instant::now() + self.bake_after),
             enough,
         }))
     }
@@ -176,9 +272,44 @@ impl fmt::Debug for Succession {
     }
 }
 
+/// Takes over by way of the supervisor that started both.
+async fn inherit_by(
+    broker: &Broker,
+    start: &mut Start,
+) -> Result<Option<Inheritance>, HandoverError> {
+    let summons = |generation| Summons {
+        // Neither is found by its number.
+        channel: 0,
+        stderr: None,
+        parent: start.parent.unwrap_or_default(),
+        generation,
+    };
+    match broker.role().await {
+        Ok(Role::First { generation }) => {
+            start.summons = Some(summons(generation));
+            Ok(None)
+        }
+        Ok(Role::Heir {
+            generation,
+            channel,
+        }) => {
+            let summons = summons(generation);
+            start.summons = Some(summons);
+            let inherited = inherit_over(channel, None, summons, Limits::default());
+            inherited.await.map(Some)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the supervisor says nothing; it does not broker");
+            Ok(None)
+        }
+    }
+}
+
 /// A process that has taken over.
 pub(crate) struct Heir {
     baker: Baker,
+    is_on_trial: bool,
+    /// When this process has lived long enough, if nobody else is to say so.
     bake_at: Option<Instant>,
     enough: Arc<Notify>,
 }
@@ -186,7 +317,7 @@ pub(crate) struct Heir {
 impl Heir {
     /// Whether the old process may still come back.
     pub(crate) fn is_on_trial(&self) -> bool {
-        self.bake_at.is_some()
+        self.is_on_trial
     }
 
     /// Waits until this process has lived long enough; for ever once it has been said.
@@ -199,6 +330,7 @@ impl Heir {
 
     /// Tells the old process to let go of the listeners.
     pub(crate) fn bake(&mut self) {
+        self.is_on_trial = false;
         self.bake_at = None;
         self.baker.bake();
     }

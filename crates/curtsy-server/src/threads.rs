@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Kind};
 use crate::shared::Shared;
+use crate::watchdog::{Pulse, Watchdog};
 use crate::worker::{Launch, Worker};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 pub(crate) struct Threads {
     threads: Vec<(thread::JoinHandle<()>, Arc<Notify>)>,
     watchers: Vec<JoinHandle<()>>,
+    watchdog: Arc<Watchdog>,
 }
 
 impl Threads {
@@ -28,15 +30,19 @@ impl Threads {
         launch: Box<dyn Launch>,
     ) -> Result<Self, Error> {
         let failed = |e| Error::because(Kind::Runtime, "cannot start a worker", e);
+        let watchdog = Arc::new(Watchdog::default());
         let mut threads = Vec::new();
+        let mut pulses = Vec::new();
         let handles = match count {
             None => vec![Handle::current()],
             Some(count) => {
                 let mut handles = Vec::new();
                 for index in 0..count.get() {
-                    let (handle, thread) = spawn(index).map_err(failed)?;
+                    let pulse = Arc::new(Pulse::default());
+                    let (handle, thread) = spawn(index, &pulse, &watchdog).map_err(failed)?;
                     handles.push(handle);
                     threads.push(thread);
+                    pulses.push(pulse);
                 }
                 handles
             }
@@ -57,11 +63,19 @@ impl Threads {
         if shared.workers.set(workers).is_err() {
             return Err(Error::new(Kind::Runtime, "the server runs already"));
         }
-        Ok(Self { threads, watchers })
+        if !pulses.is_empty() {
+            watchdog.start(pulses, shared.clone()).map_err(failed)?;
+        }
+        Ok(Self {
+            threads,
+            watchers,
+            watchdog,
+        })
     }
 
     /// Ends the threads. One that a handler blocks is left to the process's end.
     pub(crate) fn stop(self) {
+        self.watchdog.stop();
         for watcher in &self.watchers {
             watcher.abort();
         }
@@ -78,18 +92,27 @@ impl Threads {
 type Thread = (thread::JoinHandle<()>, Arc<Notify>);
 
 /// Starts a thread with a runtime of its own.
-fn spawn(index: usize) -> std::io::Result<(Handle, Thread)> {
+fn spawn(
+    index: usize,
+    pulse: &Arc<Pulse>,
+    watchdog: &Arc<Watchdog>,
+) -> std::io::Result<(Handle, Thread)> {
     let stop = Arc::new(Notify::new());
     let stopped = stop.clone();
+    let (waking, sleeping, answering) = (pulse.clone(), pulse.clone(), pulse.clone());
+    let watchdog = watchdog.clone();
     let (send, receive) = mpsc::sync_channel(1);
     let thread = thread::Builder::new()
         .name(format!("curtsy-worker-{index}"))
         .spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
+                .on_thread_unpark(move || waking.wakes(&watchdog))
+                .on_thread_park(move || sleeping.sleeps())
                 .build();
             match runtime {
                 Ok(runtime) => {
+                    runtime.spawn(answering.answer());
                     // The other end waits for exactly this.
                     let _ = send.send(Ok(runtime.handle().clone()));
                     runtime.block_on(stopped.notified());

@@ -24,6 +24,8 @@ mod report;
 mod requests;
 mod server;
 mod table;
+mod tls;
+mod web;
 
 use load::Load;
 use server::{NAMES, Server, Start};
@@ -32,7 +34,7 @@ use table::{Outcome, Table};
 /// What to measure, and how long.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Which tables: requests, tracking, idle, silent, wake, stop, drain. All of them without a name.
+    /// Which tables: requests, tracking, idle, silent, wake, stop, drain, web, tls. All of them without a name.
     #[arg(value_enum)]
     tables: Vec<Which>,
     /// Alternating rounds.
@@ -61,9 +63,11 @@ enum Which {
     Wake,
     Stop,
     Drain,
+    Web,
+    Tls,
 }
 
-const ALL: [Which; 7] = [
+const ALL: [Which; 9] = [
     Which::Requests,
     Which::Tracking,
     Which::Idle,
@@ -71,6 +75,8 @@ const ALL: [Which; 7] = [
     Which::Wake,
     Which::Stop,
     Which::Drain,
+    Which::Web,
+    Which::Tls,
 ];
 
 /// More rounds of these take long and tell little: memory hardly varies.
@@ -111,21 +117,26 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     for which in wanted {
         tables.extend(match which {
             Which::Requests => requests::requests(&bench)?,
-            Which::Tracking => requests::tracking(&bench)?,
+            Which::Tracking => requests::tracking(&bench, root, &work)?,
             Which::Idle => memory::idle(&bench)?,
             Which::Silent => memory::silent(&bench)?,
             Which::Wake => ends::wake(&bench)?,
             Which::Stop => ends::stop(&bench)?,
             Which::Drain => loss::drain(&bench)?,
+            Which::Web => web::web(&bench, root, &work)?,
+            Which::Tls => tls::tls(&bench, root, &work)?,
         });
     }
     for table in &mut tables {
         table.notes.extend(skipped.iter().cloned());
         table.notes.sort();
         table.notes.dedup();
-        table
-            .rows
-            .sort_by_key(|row| NAMES.iter().position(|name| *name == row.server));
+        table.rows.sort_by_key(|row| {
+            NAMES
+                .iter()
+                .position(|name| *name == row.server)
+                .unwrap_or(NAMES.len())
+        });
     }
     let directory = if options.quick {
         work.join("quick")

@@ -46,6 +46,15 @@ pub(crate) struct Arguments {
     /// How long to go on serving before the drain, while not being ready
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration::parse)]
     lame_duck: Duration,
+    /// How long a new process lives, after a restart, until the old one lets go of the listeners
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
+    bake_after: Duration,
+    /// How long a new process may take to be ready; then the old one goes on
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    ready_timeout: Duration,
+    /// A file for the number of the process that serves
+    #[arg(long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
     #[command(flatten)]
     security: Security,
     /// Where the control socket is (`curtsy status`) [default: $XDG_RUNTIME_DIR/curtsy-PID.sock]
@@ -59,6 +68,8 @@ pub(crate) struct Arguments {
     access_log: Option<AccessLog>,
 }
 
+/// What a process leaves to the next: the certificate that was made for the run.
+const CERTIFICATE: &str = "self-signed certificate";
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9000";
 
 impl Default for Arguments {
@@ -71,6 +82,9 @@ impl Default for Arguments {
             linger: policy.linger,
             deadline: policy.deadline,
             lame_duck: policy.lame_duck,
+            bake_after: Succession::BAKE_AFTER,
+            ready_timeout: Succession::READY_TIMEOUT,
+            pidfile: None,
             security: Security::default(),
             control: None,
             admin: None,
@@ -81,6 +95,9 @@ impl Default for Arguments {
 
 /// Runs it to its end.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    // With huge pages the first byte of a buffer makes all of it resident, and its neighbours: idle
+    // connections would cost twice as much. Where it cannot be done, they do.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -116,8 +133,19 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = arguments.workers.unwrap_or(cores);
-    let succession = Succession::begin().await?;
+    let mut succession = Succession::begin()
+        .await?
+        .bake_after(arguments.bake_after)
+        .ready_timeout(arguments.ready_timeout);
     let generation = succession.generation();
+    if let Some(path) = arguments.pidfile {
+        succession = succession.pidfile(path);
+    }
+    // One certificate for all generations, and none of it on a disk.
+    let made = arguments.security.made(succession.keepsake(CERTIFICATE))?;
+    if let Some(made) = &made {
+        succession = succession.keep(CERTIFICATE, made.clone())?;
+    }
     let mut builder = Server::builder()
         .workers(workers)
         .succession(succession)
@@ -145,7 +173,7 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
     if let Some(every) = arguments.security.watch_certificates {
         builder = builder.watch_certificates(every);
     }
-    let speaking = arguments.security.decide()?;
+    let speaking = arguments.security.decide(made.as_deref())?;
     if let Some(fingerprint) = speaking.fingerprint() {
         say(&format!("curtsy: certificate sha-256 {fingerprint}"));
     }

@@ -24,8 +24,30 @@ const EVENT_PAUSE: Duration = Duration::from_millis(100);
 /// The longest `/slow` and the largest `/big`: a demo must not be turned against its host.
 const SLOW_MOST_MS: u64 = 600_000;
 const BIG_MOST_BYTES: u64 = 1 << 30;
-/// What `/big` sends at a time.
-static ZEROS: [u8; 16 << 10] = [b'0'; 16 << 10];
+/// What `/big` sends at a time, at most.
+const BIG_PIECE_BYTES: usize = 16 << 10;
+/// `/big` repeats itself after so many bytes: a prime, so that no piece, page or packet that is lost, doubled or moved
+/// leaves the rest looking right.
+const BIG_PERIOD_BYTES: usize = 8191;
+/// Letters in no order, long enough for a piece from any place of the period.
+static BIG: [u8; BIG_PERIOD_BYTES + BIG_PIECE_BYTES] = big_letters();
+
+const fn big_letters() -> [u8; BIG_PERIOD_BYTES + BIG_PIECE_BYTES] {
+    let mut letters = [0; BIG_PERIOD_BYTES + BIG_PIECE_BYTES];
+    let mut index = 0;
+    let mut state: u32 = 1;
+    while index < letters.len() {
+        if index < BIG_PERIOD_BYTES {
+            // The generator of the C standard's example; its upper half is random enough.
+            state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+            letters[index] = b"abcdefghijklmnopqrstuvwxyz012345"[(state >> 16 & 31) as usize];
+        } else {
+            letters[index] = letters[index - BIG_PERIOD_BYTES];
+        }
+        index += 1;
+    }
+    letters
+}
 
 /// The demo, as a service.
 #[derive(Clone, Debug)]
@@ -150,7 +172,10 @@ fn number(request: &Request<Body>, name: &str, default: u64, most: u64) -> Resul
 }
 
 fn big(bytes: u64) -> Answer {
-    let mut answer = Response::new(DemoBody::Big { left: bytes });
+    let mut answer = Response::new(DemoBody::Big {
+        left: bytes,
+        sent: 0,
+    });
     answer.headers_mut().insert(
         CONTENT_TYPE,
         HeaderValue::from_static("application/octet-stream"),
@@ -198,7 +223,7 @@ fn events(draining: Draining) -> Answer {
 /// The bodies of the demo's answers.
 pub(crate) enum DemoBody {
     Text(Option<Bytes>),
-    Big { left: u64 },
+    Big { left: u64, sent: usize },
     Echo(Body),
     Stream(http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>),
 }
@@ -213,11 +238,15 @@ impl http_body::Body for DemoBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Self::Big { left: 0 } => Poll::Ready(None),
-            Self::Big { left } => {
-                let size = usize::try_from(*left).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
+            Self::Big { left: 0, .. } => Poll::Ready(None),
+            Self::Big { left, sent } => {
+                let most = BIG_PIECE_BYTES;
+                let size = usize::try_from(*left).map_or(most, |left| left.min(most));
+                let from = *sent % BIG_PERIOD_BYTES;
                 *left -= size as u64;
-                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&ZEROS[..size])))))
+                *sent += size;
+                let piece = Bytes::from_static(&BIG[from..from + size]);
+                Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Self::Echo(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
@@ -227,7 +256,7 @@ impl http_body::Body for DemoBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Text(text) => text.is_none(),
-            Self::Big { left } => *left == 0,
+            Self::Big { left, .. } => *left == 0,
             Self::Echo(body) => body.is_end_stream(),
             Self::Stream(stream) => stream.is_end_stream(),
         }
@@ -238,7 +267,7 @@ impl http_body::Body for DemoBody {
             Self::Text(text) => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
-            Self::Big { left } => SizeHint::with_exact(*left),
+            Self::Big { left, .. } => SizeHint::with_exact(*left),
             Self::Echo(body) => body.size_hint(),
             Self::Stream(stream) => stream.size_hint(),
         }

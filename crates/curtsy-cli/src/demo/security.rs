@@ -55,12 +55,20 @@ pub(super) struct Speaking {
 }
 
 impl Security {
-    /// What it comes to.
-    pub(super) fn decide(&self) -> Result<Speaking, Error> {
-        let certificate = match (self.tls, &self.cert, &self.key) {
-            (Some(Which::SelfSigned), _, _) => {
-                Some(Certificate::self_signed(["localhost", "127.0.0.1", "::1"])?)
-            }
+    /// The certificate that is made for the run, as PEM text: the one of the process before, if there was one.
+    pub(super) fn made(&self, before: Option<&[u8]>) -> Result<Option<Vec<u8>>, Error> {
+        let make = || Certificate::self_signed_pem(["localhost", "127.0.0.1", "::1"]);
+        match (self.tls, before) {
+            (None, _) => Ok(None),
+            (Some(Which::SelfSigned), Some(before)) => Ok(Some(before.to_vec())),
+            (Some(Which::SelfSigned), None) => make().map(|made| Some(made.into_bytes())),
+        }
+    }
+
+    /// What it comes to, with the certificate that was made.
+    pub(super) fn decide(&self, made: Option<&[u8]>) -> Result<Speaking, Error> {
+        let certificate = match (made, &self.cert, &self.key) {
+            (Some(made), _, _) => Some(Certificate::from_pem(made, made)?),
             (None, Some(cert), Some(key)) => Some(Certificate::from_pem_files(cert, key)?),
             (None, _, _) => None,
         };

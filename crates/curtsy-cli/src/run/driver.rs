@@ -5,6 +5,7 @@
 //!   else's, so that a signal cannot go astray. What is reaped and not in the table was inherited, by process 1.
 //! - What a process said is heard before its end is judged.
 
+use super::brokering::{Brokering, Spoken};
 use super::launch::Launch;
 use super::machine::{Action, End, Event, Id, Machine};
 use super::probe::Door;
@@ -13,16 +14,17 @@ use super::say;
 use super::words::Words;
 use curtsy::Listener;
 use curtsy::control::{Crier, Event as News, ListenerStatus, ProcessStatus, Status};
+use curtsy_handover::broker::Word;
 use curtsy_handover::notify::Notify;
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait,
 };
 use std::collections::HashMap;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
@@ -45,6 +47,7 @@ struct Process {
     pid: Pid,
     words: Arc<Words>,
     waiting: AbortHandle,
+    greeting: AbortHandle,
 }
 
 /// The supervisor at work.
@@ -67,7 +70,20 @@ pub(crate) struct Driver {
     /// Who waits for the one after it.
     next_clients: Vec<Client>,
     is_reloading: bool,
+    /// The generation that serves, once one does.
+    serving: Option<u32>,
+    brokering: Brokering,
+    /// What processes that can hand over say.
+    spoken: UnboundedReceiver<Spoken>,
+    /// Processes that can.
+    greeted: (
+        UnboundedSender<(Greeting, OwnedFd)>,
+        UnboundedReceiver<(Greeting, OwnedFd)>,
+    ),
 }
+
+/// A process, its number and its generation.
+type Greeting = (Id, u32, u32);
 
 impl Driver {
     pub(crate) fn new(
@@ -79,6 +95,7 @@ impl Driver {
         (events, heard): (UnboundedSender<Heard>, UnboundedReceiver<Heard>),
         crier: Crier,
     ) -> Self {
+        let (speak, spoken) = unbounded_channel();
         Self {
             machine,
             launch,
@@ -94,6 +111,10 @@ impl Driver {
             clients: Vec::new(),
             next_clients: Vec::new(),
             is_reloading: false,
+            serving: None,
+            brokering: Brokering::new(speak),
+            spoken,
+            greeted: unbounded_channel(),
         }
     }
 
@@ -111,9 +132,16 @@ impl Driver {
                 }
             };
             let events = tokio::select! {
+                // In this order: what was said before an end or a readiness counts before it.
+                biased;
+                Some((process, pair)) = self.greeted.1.recv() => {
+                    self.greet(process, pair);
+                    Vec::new()
+                }
+                Some((process, word)) = self.spoken.recv() => self.listen(process, word),
                 _ = children.recv() => self.reap(),
                 heard = self.heard.recv() => match heard {
-                    Some(Heard::Event(event)) => vec![event],
+                    Some(Heard::Event(event)) => self.unless_to_be_given(event),
                     Some(Heard::Reload(client)) => {
                         self.wait_for_reload(client);
                         vec![Event::Reload]
@@ -163,6 +191,7 @@ impl Driver {
                         self.listeners.iter_mut().for_each(Listener::refuse_new);
                     }
                     Action::Serving => {
+                        self.serving = Some(0);
                         say("curtsy: generation 0 serves");
                         self.tell_manager(Notify::ready);
                     }
@@ -264,13 +293,59 @@ impl Driver {
             let _ = events.send(Heard::Event(Event::Ready(process)));
         });
         let waiting = waiting.abort_handle();
+        let (greeted, ear) = (self.greeted.0.clone(), Arc::clone(&words));
+        let greeting = tokio::spawn(async move {
+            let pair = ear.pair(number).await;
+            let _ = greeted.send(((process, number, generation), pair));
+        });
+        let greeting = greeting.abort_handle();
         let started = Process {
             pid,
             words,
             waiting,
+            greeting,
         };
         self.processes.insert(process, started);
         Ok(())
+    }
+
+    /// A process can hand over, and is told its part.
+    fn greet(&mut self, process: Greeting, pair: OwnedFd) {
+        if let Err(error) = self.brokering.greeted(process, pair, self.serving) {
+            // It begins on its own when it hears nothing.
+            tracing::warn!(%error, pid = process.1, "cannot tell a process its part");
+        }
+    }
+
+    /// A process says something.
+    fn listen(&mut self, process: Id, word: Option<Word>) -> Vec<Event> {
+        match word {
+            Some(Word::Given) => {}
+            Some(Word::Kept(why)) => {
+                let text = format!("not handed over: {why}").replace('\n', " / ");
+                say(&format!("curtsy: {text}"));
+                self.crier.tell(&News::Note { text });
+                return Vec::new();
+            }
+            Some(Word::First(_) | Word::Take(..) | Word::Give(..) | Word::Bake) => {
+                return Vec::new();
+            }
+            // It has ended, or does not want to be asked any more.
+            None => {}
+        }
+        let ready = self.brokering.given(process);
+        ready.map(Event::Ready).into_iter().collect()
+    }
+
+    /// An event; or nothing yet, for an heir whose donor still accepts.
+    fn unless_to_be_given(&mut self, event: Event) -> Vec<Event> {
+        let Event::Ready(process) = event else {
+            return vec![event];
+        };
+        match self.brokering.is_given(process) {
+            true => vec![event],
+            false => Vec::new(),
+        }
     }
 
     /// Where probes go: the first TCP listener.
@@ -295,6 +370,9 @@ impl Driver {
             };
             if let Some(child) = self.processes.remove(&id) {
                 child.waiting.abort();
+                child.greeting.abort();
+                let ready = self.brokering.ended(id);
+                events.extend(ready.map(Event::Ready));
                 events.push(Event::Ended(id, judge(&child, status)));
             }
         }
@@ -336,6 +414,10 @@ impl Driver {
     fn reloaded(&mut self, generation: u32, result: Result<(), String>) {
         self.is_reloading = false;
         self.tell_manager(Notify::ready);
+        if result.is_ok() {
+            self.serving = Some(generation);
+            self.brokering.bake(generation);
+        }
         let result = match result {
             Ok(()) => {
                 let text = format!("generation {generation} serves");

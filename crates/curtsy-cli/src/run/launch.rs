@@ -13,6 +13,7 @@
 
 use clap::Args;
 use curtsy::Listener;
+use curtsy_handover::broker::{self, Broker};
 use curtsy_handover::env::Start;
 use curtsy_handover::notify::Notify;
 use curtsy_sys::spawn::Spawn;
@@ -30,8 +31,9 @@ pub(crate) const BECOME: &str = "__become";
 const SELF: &str = "/proc/self/exe";
 const FIRST_FD: RawFd = 3;
 /// What is the supervisor's own business with whoever started it.
-const NOT_PASSED_ON: [&str; 8] = [
+const NOT_PASSED_ON: [&str; 9] = [
     "CURTSY_HANDOVER",
+    broker::VARIABLE,
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
     "LISTEN_PID",
@@ -66,6 +68,7 @@ impl Launch {
         let names: Vec<&str> = listeners.iter().map(Listener::name).collect();
         vars.push(("LISTEN_FDS".into(), names.len().to_string().into()));
         vars.push(("LISTEN_FDNAMES".into(), names.join(":").into()));
+        vars.push(Broker::variable());
         Self { args, vars }
     }
 

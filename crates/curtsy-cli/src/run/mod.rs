@@ -1,5 +1,6 @@
 //! `curtsy run`: a supervisor that owns the sockets of a service while its generations come and go.
 
+mod brokering;
 mod control;
 mod diag;
 mod driver;

@@ -4,11 +4,15 @@
 //! Such a name can be sent to by anybody on the machine: only the process itself, and what runs as the supervisor's own
 //! user, is believed, by the kernel's word.
 //!
+//! One descriptor is taken: the end of a pair that a program sends which can hand over (`curtsy_handover::broker`).
+//!
 //! Deliberately absent: descriptors that a program wants kept, watchdogs, extended timeouts.
 
+use curtsy_handover::broker::GREETING;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, UCred, recvmsg, sockopt};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram as Plain};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +31,8 @@ pub(crate) struct Words {
     socket: UnixDatagram,
     name: String,
     said: Mutex<Said>,
+    /// Its end of a pair, until it is asked for.
+    pair: Mutex<Option<OwnedFd>>,
 }
 
 /// What it has said so far.
@@ -50,6 +56,7 @@ impl Words {
             socket: UnixDatagram::from_std(socket)?,
             name,
             said: Mutex::default(),
+            pair: Mutex::default(),
         })
     }
 
@@ -77,14 +84,38 @@ impl Words {
         }
     }
 
+    /// Waits until it says that it can hand over, and how it is reached.
+    pub(crate) async fn pair(&self, process: u32) -> OwnedFd {
+        loop {
+            self.said(process);
+            let pair = self
+                .pair
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(pair) = pair {
+                return pair;
+            }
+            if self.socket.readable().await.is_err() {
+                return std::future::pending().await;
+            }
+            // Through the runtime, as above.
+            let hear = || self.hear(process);
+            while self.socket.try_io(Interest::READABLE, hear).is_ok() {}
+        }
+    }
+
     fn hear(&self, process: u32) -> io::Result<()> {
         let mut bytes = [0; MESSAGE_BYTES];
-        let (length, sender) = receive(&self.socket, &mut bytes)?;
+        let (length, sender, pair) = receive(&self.socket, &mut bytes)?;
         let is_believed = sender.is_some_and(|sender| {
             u32::try_from(sender.pid.as_raw_nonzero().get()) == Ok(process)
                 || sender.uid == rustix::process::geteuid()
         });
-        if is_believed {
+        if is_believed && &bytes[..length] == GREETING.as_bytes() {
+            let mut found = self.pair.lock().unwrap_or_else(PoisonError::into_inner);
+            *found = pair;
+        } else if is_believed {
             self.lock().add(&String::from_utf8_lossy(&bytes[..length]));
         }
         Ok(())
@@ -95,17 +126,23 @@ impl Words {
     }
 }
 
-fn receive(socket: &UnixDatagram, bytes: &mut [u8]) -> io::Result<(usize, Option<UCred>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+type Received = (usize, Option<UCred>, Option<OwnedFd>);
+
+fn receive(socket: &UnixDatagram, bytes: &mut [u8]) -> io::Result<Received> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(1))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let received = recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut beside, flags)?;
-    let sender = beside.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmCredentials(sender) => Some(sender),
-        // Descriptors are closed as they come.
-        RecvAncillaryMessage::ScmRights(_) | _ => None,
-    });
-    Ok((received.bytes, sender))
+    let (mut sender, mut pair) = (None, None);
+    for message in beside.drain() {
+        match message {
+            RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials),
+            // All but the last are closed as they come.
+            RecvAncillaryMessage::ScmRights(fds) => pair = fds.last(),
+            _ => {}
+        }
+    }
+    Ok((received.bytes, sender, pair))
 }
 
 impl Said {

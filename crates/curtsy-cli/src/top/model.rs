@@ -177,7 +177,7 @@ impl Model {
                 }
             }
             Event::LogLevel { level } => self.note(format!("log level: {level}")),
-            _ => {}
+            Event::Unknown | _ => {}
         }
     }
 

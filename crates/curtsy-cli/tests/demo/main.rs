@@ -7,9 +7,13 @@
 )]
 
 mod clients;
+mod descriptors;
 mod exit;
+mod following;
+mod handshakes;
 mod load;
 mod memory;
 mod refusals;
 mod server;
 mod switching;
+mod trusting;

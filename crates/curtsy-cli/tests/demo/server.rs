@@ -24,10 +24,10 @@ impl Demo {
     pub(crate) async fn spawn(command: Command) -> Self {
         let mut child = Child::spawn(command).unwrap();
         let line = child
-            .wait_for_line(|line| line.contains("listening on http://"), BOUND)
+            .wait_for_line(|line| line.contains("listening on http"), BOUND)
             .await
             .unwrap();
-        let url = line.split("http://").nth(1).unwrap();
+        let url = line.split("://").nth(1).unwrap();
         let address = url.split_whitespace().next().unwrap().parse().unwrap();
         Self { child, address }
     }

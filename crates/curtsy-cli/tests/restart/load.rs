@@ -5,7 +5,9 @@ use curtsy_prove::{Plan, Report, Running};
 use std::time::Duration;
 
 const CONNECTIONS: usize = 200;
-const RESTARTS: usize = 3;
+const RESTARTS: usize = 7;
+/// Seven trials of a second each would be most of the test.
+const FLAGS: [&str; 2] = ["--bake-after", "100ms"];
 
 /// Restarts `restarts` times in the middle of a run; what became of every request.
 async fn restarts(running: Running, row: &mut Row, restarts: usize) -> Report {
@@ -31,7 +33,7 @@ fn assert_every_generation_answered(report: &Report, generations: usize) {
 }
 
 async fn busy_connections(pause: u64) {
-    let mut row = Row::start(&[]).await;
+    let mut row = Row::start(&FLAGS).await;
     let running = Plan::to_address(row.address, "/pid")
         .connections(CONNECTIONS)
         .think([Duration::from_millis(pause)])
@@ -71,7 +73,7 @@ async fn busy_connections_with_pauses_of_50_ms_stay() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_new_connection_is_refused_or_reset() {
-    let mut row = Row::start(&[]).await;
+    let mut row = Row::start(&FLAGS).await;
     let running = Plan::to_address(row.address, "/pid")
         .connections(50)
         .connection_per_request()

@@ -2,11 +2,19 @@
 
 #![allow(
     clippy::unwrap_used,
-    reason = "in a test a failed unwrap is a failed test"
+    clippy::print_stdout,
+    reason = "in a test a failed unwrap is a failed test, and what is skipped or measured is said"
 )]
 
+mod content;
 mod failure;
 mod idle;
 mod load;
+mod many;
+mod modes;
 mod row;
 mod span;
+mod surroundings;
+mod swarm;
+mod tickets;
+mod versions;

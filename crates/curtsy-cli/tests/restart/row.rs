@@ -29,14 +29,19 @@ impl Row {
         let mut command = Command::new(program);
         command
             .args(["demo", "--listen", "127.0.0.1:0"])
-            .args(flags)
-            .env("RUST_BACKTRACE", "0");
+            .args(flags);
+        Self::run(command, "http://").await
+    }
+
+    /// The same, from a command that may say more; `scheme` is what it listens for.
+    pub(crate) async fn run(mut command: Command, scheme: &str) -> Self {
+        command.env("RUST_BACKTRACE", "0");
         let mut child = Child::spawn(command).unwrap();
         let line = child
-            .wait_for_line(|line| line.contains("listening on http://"), BOUND)
+            .wait_for_line(|line| line.contains("listening on "), BOUND)
             .await
             .unwrap();
-        let url = line.split("http://").nth(1).unwrap();
+        let url = line.split(scheme).nth(1).unwrap();
         let address = url.split_whitespace().next().unwrap().parse().unwrap();
         let pid = child.pid().unwrap();
         Self {
@@ -49,6 +54,11 @@ impl Row {
     /// The process that serves.
     pub(crate) fn pid(&self) -> u32 {
         *self.pids.last().unwrap()
+    }
+
+    /// All of them, the first first.
+    pub(crate) fn pids(&self) -> &[u32] {
+        &self.pids
     }
 
     pub(crate) fn generation(&self) -> usize {

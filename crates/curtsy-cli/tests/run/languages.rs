@@ -44,6 +44,23 @@ server.serve_forever(poll_interval=0.05)
 server.server_close()
 "#;
 
+/// An ASGI application with a lifespan, as frameworks have it.
+const ASGI: &str = r#"
+import os
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    body = b"pid=%d" % os.getpid()
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": 200, "headers": [length]})
+    await send({"type": "http.response.body", "body": body})
+"#;
+
 const NODE: &str = r#"
 const http = require("http");
 const { LISTEN_PID, LISTEN_FDS } = process.env;
@@ -106,7 +123,8 @@ async fn tool(program: &str, arguments: &[&str]) -> Option<String> {
 }
 
 /// New connections at full speed through reloads: none is refused, none is lost, and every generation answers.
-async fn reloads_lose_nothing(flags: &[&str], program: &[&str]) {
+/// The status is the last one's.
+async fn reloads_lose_nothing(flags: &[&str], program: &[&str]) -> Option<i32> {
     let mut supervisor = Supervisor::start(flags, program).await;
     let running = Plan::to_address(supervisor.address, "/")
         .connections(20)
@@ -125,7 +143,7 @@ async fn reloads_lose_nothing(flags: &[&str], program: &[&str]) {
     let report = running.finish().await;
     assert_eq!(report.lost(), 0, "{report}\n{}", supervisor.child.stderr());
     assert_eq!(report.answers.len(), RELOADS + 1, "{:?}", report.answers);
-    assert_eq!(supervisor.stop().await, Some(0));
+    supervisor.stop().await
 }
 
 fn write(directory: &Path, name: &str, text: &str) -> String {
@@ -143,7 +161,40 @@ async fn python_says_that_it_is_ready() {
     };
     let directory = tempfile::tempdir().unwrap();
     let script = write(directory.path(), "server.py", PYTHON);
-    reloads_lose_nothing(&["--ready", "notify"], &[python.trim(), &script]).await;
+    let status = reloads_lose_nothing(&["--ready", "notify"], &[python.trim(), &script]).await;
+    assert_eq!(status, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uvicorn_takes_the_socket_by_its_number() {
+    let find = ["-c", "import sys; print(sys.executable)"];
+    let Some(python) = tool("python3", &find).await else {
+        return;
+    };
+    let python = python.trim();
+    let mut found = Child::start(python, ["-c", "import uvicorn"]).unwrap();
+    if !found.wait_exit(BOUND).await.unwrap().status.success() {
+        println!("SKIPPED: uvicorn is not installed");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "application.py", ASGI);
+    let place = directory.path().to_str().unwrap();
+    let program = [
+        python,
+        "-m",
+        "uvicorn",
+        "--app-dir",
+        place,
+        "--fd",
+        "3",
+        "--log-level",
+        "warning",
+        "application:app",
+    ];
+    let status = reloads_lose_nothing(&["--ready", "http:/"], &program).await;
+    // When it has shut down in good order it ends itself by the signal that asked for it.
+    assert!(matches!(status, Some(0 | 143)), "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,7 +204,8 @@ async fn node_is_asked_over_http() {
     }
     let directory = tempfile::tempdir().unwrap();
     let script = write(directory.path(), "server.js", NODE);
-    reloads_lose_nothing(&["--ready", "http:/healthz"], &["node", &script]).await;
+    let status = reloads_lose_nothing(&["--ready", "http:/healthz"], &["node", &script]).await;
+    assert_eq!(status, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,5 +220,6 @@ async fn go_is_asked_to_accept() {
     {
         return;
     }
-    reloads_lose_nothing(&["--ready", "tcp"], &[binary]).await;
+    let status = reloads_lose_nothing(&["--ready", "tcp"], &[binary]).await;
+    assert_eq!(status, Some(0));
 }

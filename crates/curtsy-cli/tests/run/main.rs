@@ -6,6 +6,7 @@
     reason = "in a test a failed unwrap is a failed test, and what is skipped is said"
 )]
 
+mod brokered;
 mod failures;
 mod init;
 mod languages;

@@ -228,6 +228,7 @@ impl Crier {
             RestartStep::Begun { generation } => ("begun", Some(*generation), None),
             RestartStep::Ready { pid, generation } => ("ready", Some(*generation), Some(*pid)),
             RestartStep::Serves { pid, generation } => ("serves", Some(*generation), Some(*pid)),
+            RestartStep::Moved { .. } => ("moved", None, None),
             RestartStep::Kept(_) => ("kept", None, None),
         };
         self.tell(&Event::Restart {

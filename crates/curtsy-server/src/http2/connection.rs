@@ -10,6 +10,7 @@ use crate::clock;
 use crate::http1::{Due, Situation, next_deadline};
 use crate::http2::carrier::Carrier;
 use crate::http2::service::Streams;
+use crate::http2::websocket::Tasks;
 use crate::http2::wire::Wire;
 use crate::limits::Limits;
 use crate::link::{BodyFault, Link};
@@ -19,7 +20,7 @@ use crate::shared::Orders;
 use crate::worker::{Fresh, Worker};
 use curtsy_lifecycle::{Entry, Moment};
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -78,10 +79,10 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
     .await;
 }
 
-fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+fn builder(limits: &Limits) -> http2::Builder<Tasks> {
     let own = &limits.http2;
     let header_bytes = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(Tasks);
     builder
         .max_concurrent_streams(own.concurrent_streams)
         .max_header_list_size(header_bytes)
@@ -90,6 +91,9 @@ fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .max_send_buf_size(own.send_buffer_bytes)
         .max_pending_accept_reset_streams(own.pending_reset_streams)
         .max_local_error_reset_streams(own.error_reset_streams);
+    if own.websockets {
+        builder.enable_connect_protocol();
+    }
     builder
 }
 
@@ -115,7 +119,7 @@ struct Watch<'a> {
 impl Watch<'_> {
     fn say_goodbye<S: Service>(
         &mut self,
-        connection: Pin<&mut http2::Connection<TokioIo<Wire>, Streams<S>, TokioExecutor>>,
+        connection: Pin<&mut http2::Connection<TokioIo<Wire>, Streams<S>, Tasks>>,
     ) {
         if self.goaway_at.is_none() {
             self.goaway_at = Some(clock::now());

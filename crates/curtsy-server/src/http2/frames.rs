@@ -36,6 +36,11 @@ impl Frame {
         matches!(self.kind, DATA | HEADERS) && self.flags & ACK_OR_END_STREAM != 0
     }
 
+    /// Whether it may be the first of a client: settings of its own.
+    pub(crate) fn is_greeting(&self) -> bool {
+        self.kind == SETTINGS && self.flags & ACK_OR_END_STREAM == 0
+    }
+
     /// Whether it begins a header block that it does not end.
     pub(crate) fn leaves_headers_open(&self) -> bool {
         matches!(self.kind, HEADERS | CONTINUATION) && self.flags & END_HEADERS == 0

@@ -34,6 +34,9 @@ pub struct Http2Limits {
     /// PRIORITY, WINDOW_UPDATE, empty DATA, RST_STREAM) may come in a burst before the connection
     /// is closed; requests and answers earn more. 10,000.
     pub idle_frames: u32,
+    /// Whether WebSockets may be opened on streams (RFC 8441). `true`: to the service a request
+    /// for one looks as it does in HTTP/1.1. When it is off, clients use HTTP/1.1 for them.
+    pub websockets: bool,
 }
 
 impl Default for Http2Limits {
@@ -46,6 +49,7 @@ impl Default for Http2Limits {
             pending_reset_streams: 20,
             error_reset_streams: 1024,
             idle_frames: 10_000,
+            websockets: true,
         }
     }
 }

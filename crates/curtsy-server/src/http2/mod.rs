@@ -9,15 +9,16 @@
 //! - Every wait for the peer has a bound: preface, header blocks, bodies, windows, the answer to
 //!   the GOAWAY's ping.
 //!
-//! Deliberately absent: CONNECT (and with it WebSockets over HTTP/2: browsers use HTTP/1.1 when it
-//! is not offered), server push, and priorities.
+//! Deliberately absent: CONNECT other than for WebSockets, server push, and priorities.
 
 mod carrier;
 mod connection;
 mod flood;
 mod frames;
 mod limits;
+mod rules;
 mod service;
+mod websocket;
 mod wire;
 
 pub(crate) use connection::serve;

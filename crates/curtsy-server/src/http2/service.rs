@@ -4,11 +4,12 @@
 use crate::clock;
 use crate::http1::{Answer, Answering, Judge};
 use crate::http2::carrier::{Carrier, Place};
+use crate::http2::{rules, websocket};
 use crate::link::Link;
 use crate::seat::Seat;
 use crate::service::{BoxError, Service};
 use curtsy_lifecycle::Entry;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -51,24 +52,45 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Streams<S> {
         let seat = Arc::new(Seat::take_for_stream(link.clone(), self.seat.clone()));
         let place = self.carrier.enter(link.clone());
         let judge = self.judge.for_stream(link.clone(), seat.clone());
-        let inner = match *request.method() {
-            Method::CONNECT => judge.refuse(
+        let form = match *request.method() {
+            Method::HEAD => Form::Bare,
+            Method::CONNECT if websocket::is_asked(&request) => Form::Socket,
+            _ => Form::Plain,
+        };
+        let inner = if let Some(why) = rules::malformed(&request) {
+            judge.refuse(StatusCode::BAD_REQUEST, why)
+        } else if form == Form::Socket {
+            hyper::service::Service::call(&judge, websocket::as_upgrade(request))
+        } else if *request.method() == Method::CONNECT {
+            judge.refuse(
                 StatusCode::NOT_IMPLEMENTED,
-                "this server offers no CONNECT over HTTP/2\n",
-            ),
-            _ => hyper::service::Service::call(&judge, request),
+                "this server offers no such CONNECT over HTTP/2\n",
+            )
+        } else {
+            hyper::service::Service::call(&judge, request)
         };
         StreamAnswering {
             inner,
+            form,
             kept: Some(Kept { link, place, seat }),
         }
     }
 }
 
-/// What a stream holds for as long as it is with us. In this order: the link is out of the list
+/// What kind of answer a request gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plain,
+    /// Without a body, whatever the service gives.
+    Bare,
+    /// A WebSocket, if the service opens one.
+    Socket,
+}
+
+// What a stream holds for as long as it is with us. In this order: the link is out of the list
 /// before the seat leaves the ledger.
-struct Kept {
-    link: Arc<Link>,
+pub(crate) struct Kept {
+    pub(crate) link: Arc<Link>,
     place: Place,
     #[allow(dead_code, reason = "held for what its drop does")]
     seat: Arc<Seat>,
@@ -79,6 +101,7 @@ pin_project_lite::pin_project! {
     pub(crate) struct StreamAnswering<S: Service> {
         #[pin]
         inner: Answering<S>,
+        form: Form,
         kept: Option<Kept>,
     }
 }
@@ -94,8 +117,36 @@ impl<S: Service> Future for StreamAnswering<S> {
         };
         // It means nothing here; the connection goes on, or GOAWAY has told.
         response.headers_mut().remove(CONNECTION);
-        let kept = this.kept.take();
-        Poll::Ready(Ok(response.map(|inner| StreamBody { inner, kept })))
+        let kept = this.kept.take().map(Arc::new);
+        if let (Form::Socket, Some(kept)) = (*this.form, &kept) {
+            response = websocket::answer(response, kept);
+        }
+        let is_bare = *this.form == Form::Bare || has_no_content(response.status());
+        if is_bare {
+            keep_length(&mut response);
+        }
+        let body = |inner| StreamBody {
+            inner: Some(inner).filter(|_| !is_bare),
+            kept,
+        };
+        Poll::Ready(Ok(response.map(body)))
+    }
+}
+
+/// Whether an answer of that status never has a body.
+fn has_no_content(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Lets an answer that loses its body still say how long that is.
+fn keep_length<B: Body>(response: &mut Response<B>) {
+    let length = response.body().size_hint().exact();
+    if let Some(length) = length.filter(|length| *length > 0)
+        && response.status() != StatusCode::NO_CONTENT
+        && !response.headers().contains_key(CONTENT_LENGTH)
+    {
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
 
@@ -104,8 +155,8 @@ pin_project_lite::pin_project! {
     /// client has room for more.
     pub(crate) struct StreamBody<B> {
         #[pin]
-        inner: Answer<B>,
-        kept: Option<Kept>,
+        inner: Option<Answer<B>>,
+        kept: Option<Arc<Kept>>,
     }
 }
 
@@ -121,7 +172,10 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
         let this = self.project();
-        let polled = this.inner.poll_frame(cx);
+        let polled = match this.inner.as_pin_mut() {
+            Some(inner) => inner.poll_frame(cx),
+            None => Poll::Ready(None),
+        };
         if let Some(kept) = this.kept {
             kept.place.carrier().taken();
             let part = match &polled {
@@ -139,10 +193,10 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        (self.inner.as_ref()).map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

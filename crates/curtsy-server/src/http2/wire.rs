@@ -55,11 +55,16 @@ impl Wire {
         let now = clock::now();
         self.carrier.link.wire_received(bytes.len());
         let (budget, carrier) = (&mut self.budget, &self.carrier);
-        let mut is_allowed = true;
+        let (mut is_allowed, mut is_greeted) = (true, true);
         self.incoming.feed(bytes, |frame| {
             is_allowed &= budget.allows(frame, now);
+            is_greeted &= carrier.is_greeted() || frame.is_greeting();
             carrier.received(frame, now);
         });
+        if !is_greeted {
+            // It does not speak HTTP/2, so that a GOAWAY would say nothing to it.
+            return Err(io::Error::other("the first frame is not SETTINGS"));
+        }
         if is_allowed {
             return Ok(());
         }
@@ -94,6 +99,10 @@ impl AsyncRead for Wire {
             let count = this.first.len().min(buf.remaining());
             buf.put_slice(&this.first[..count]);
             this.first.advance(count);
+            if this.first.is_empty() {
+                // An empty rest would keep the whole buffer that it was cut from.
+                this.first = Bytes::new();
+            }
         }
         Poll::Ready(this.received(&buf.filled()[before..]))
     }

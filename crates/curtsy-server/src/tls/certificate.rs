@@ -78,6 +78,19 @@ impl Certificate {
     where
         I: IntoIterator<Item: Into<String>>,
     {
+        let both = Self::self_signed_pem(names)?;
+        Self::from_pem(&both, &both)
+    }
+
+    /// Makes a certificate as [`Certificate::self_signed`] does, as PEM text with its key, to be kept and read by
+    /// [`Certificate::from_pem`]: given as both, chain and key.
+    ///
+    /// # Errors
+    /// As for [`Certificate::self_signed`].
+    pub fn self_signed_pem<I>(names: I) -> Result<String, Error>
+    where
+        I: IntoIterator<Item: Into<String>>,
+    {
         let names: Vec<String> = names.into_iter().map(Into::into).collect();
         let failed = |error| {
             Error::because(
@@ -87,7 +100,7 @@ impl Certificate {
             )
         };
         let made = rcgen::generate_simple_self_signed(names).map_err(failed)?;
-        Self::from_pem(made.cert.pem(), made.signing_key.serialize_pem())
+        Ok(made.cert.pem() + &made.signing_key.serialize_pem())
     }
 
     /// The host names it is for, `*.` ones included.

@@ -1,7 +1,7 @@
 //! What a listener does with its certificates.
 
 use crate::error::{Error, Kind};
-use crate::tls::{Certificate, CertificateStore};
+use crate::tls::{Certificate, CertificateStore, Tickets};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -31,7 +31,7 @@ pub enum ClientCertificates {
 }
 
 /// TLS 1.2 and 1.3 with certificates of a [`CertificateStore`], HTTP/2 and HTTP/1.1 by ALPN, and
-/// session tickets whose keys are made anew every six hours. Cheap to clone.
+/// session tickets whose keys are made anew every six hours and go over in a restart. Cheap to clone.
 ///
 /// ```
 /// use curtsy_server::{Certificate, TlsConfig};
@@ -42,6 +42,7 @@ pub enum ClientCertificates {
 #[derive(Clone)]
 pub struct TlsConfig {
     pub(crate) server: Arc<ServerConfig>,
+    pub(crate) tickets: Arc<Tickets>,
     store: CertificateStore,
 }
 
@@ -121,10 +122,12 @@ impl TlsBuilder {
             true => vec![H2.to_vec(), HTTP_1_1.to_vec()],
             false => vec![HTTP_1_1.to_vec()],
         };
-        server.ticketer = ring::Ticketer::new().map_err(failed)?;
+        let tickets = Arc::new(Tickets::new()?);
+        server.ticketer = tickets.clone();
         server.send_tls13_tickets = TICKETS;
         Ok(TlsConfig {
             server: Arc::new(server),
+            tickets,
             store: self.store,
         })
     }

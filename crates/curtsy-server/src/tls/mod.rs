@@ -10,6 +10,7 @@ mod config;
 mod rest;
 mod store;
 mod stream;
+mod tickets;
 mod watch;
 
 pub use certificate::Certificate;
@@ -17,4 +18,5 @@ pub use config::{ClientCertificates, TlsBuilder, TlsConfig};
 pub(crate) use rest::rest;
 pub use store::CertificateStore;
 pub(crate) use stream::Secure;
+pub(crate) use tickets::Tickets;
 pub(crate) use watch::watch;

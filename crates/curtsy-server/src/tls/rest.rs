@@ -44,6 +44,7 @@ pub(crate) fn rest(stream: Stream, seat: Arc<Seat>, link: Arc<Link>) {
 }
 
 async fn keep(mut stream: Stream, seat: Arc<Seat>, link: Arc<Link>) {
+    link.entry.begin_rest();
     let awake = {
         let mut resting = Resting {
             partial_since: None,
@@ -110,7 +111,11 @@ impl Resting {
             false => None,
         };
         let leave = orders & (Orders::END_LINGER | Orders::CLOSE_IDLE) != 0;
-        let until = self.patience(link, leave);
+        let until = match self.partial_since {
+            // Its descriptor is wanted for somebody else.
+            None if link.entry.is_dismissed() => now,
+            _ => self.patience(link, leave),
+        };
         if now >= until {
             // The runtime may not have been told yet of what has arrived; it will be.
             if self.partial_since.is_none() && look(stream.as_fd()) == Look::Bytes {

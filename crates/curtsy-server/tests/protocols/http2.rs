@@ -12,14 +12,14 @@ use tokio::task::JoinHandle;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-struct Client {
-    send: SendRequest<Bytes>,
+pub(crate) struct Client {
+    pub(crate) send: SendRequest<Bytes>,
     /// Ends when the server has closed.
-    driver: JoinHandle<Result<(), h2::Error>>,
+    pub(crate) driver: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Client {
-    async fn over<S>(socket: S) -> Self
+    pub(crate) async fn over<S>(socket: S) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -30,18 +30,18 @@ impl Client {
         }
     }
 
-    async fn plain(address: SocketAddr) -> Self {
+    pub(crate) async fn plain(address: SocketAddr) -> Self {
         Self::over(connect(address).await).await
     }
 
-    async fn say(&mut self, path: &str) -> h2::client::ResponseFuture {
+    pub(crate) async fn say(&mut self, path: &str) -> h2::client::ResponseFuture {
         let uri = format!("http://localhost{path}");
         let request = Request::get(uri).version(Version::HTTP_2).body(()).unwrap();
         let mut ready = soon(self.send.clone().ready()).await.unwrap();
         ready.send_request(request, true).unwrap().0
     }
 
-    async fn ask(&mut self, path: &str) -> (StatusCode, String) {
+    pub(crate) async fn ask(&mut self, path: &str) -> (StatusCode, String) {
         let answer = self.say(path).await;
         hear(answer).await
     }
@@ -621,5 +621,19 @@ async fn each_stream_is_counted_as_a_request() {
         "{metrics:?}"
     );
     drop(client);
+    server.stop().await;
+}
+
+/// Whatever the service gives.
+#[tokio::test]
+async fn head_is_answered_with_a_length_and_no_body() {
+    let server = serve(any_port(), |b| b).await;
+    let client = Client::plain(server.address).await;
+    let mut send = soon(client.send.clone().ready()).await.unwrap();
+    let request = Request::head("http://localhost/big").version(Version::HTTP_2);
+    let (answer, _) = send.send_request(request.body(()).unwrap(), true).unwrap();
+    let response = soon(answer).await.unwrap();
+    assert_eq!(response.headers()["content-length"], "1048576");
+    assert!(response.body().is_end_stream());
     server.stop().await;
 }

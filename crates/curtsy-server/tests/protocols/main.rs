@@ -2,14 +2,17 @@
 //! clients that see bytes and with those that people use.
 #![allow(
     clippy::unwrap_used,
-    clippy::print_stderr,
+    clippy::print_stdout,
     clippy::large_futures,
     reason = "a failed unwrap in a test is a failed test"
 )]
 
+mod clients;
+mod conformance;
 mod control;
 mod http2;
 mod support;
 mod switching;
 mod tls;
 mod tools;
+mod websocket;

@@ -1,11 +1,13 @@
 //! A service with a route for each thing to observe, a server on a port the kernel chooses, and
 //! clients.
 
+use crate::websocket;
 use bytes::Bytes;
 use curtsy_server::{
     Body, Builder, Certificate, ConnectionInfo, DrainPolicy, Error, Handle, ListenOn, Outcome,
     Server, TlsConfig,
 };
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,10 +16,11 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -28,10 +31,34 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Handlers of `/gate` wait there until the test lets them go.
 pub(crate) type Gate = Arc<Semaphore>;
 
+/// What clients of `/told` say in their query.
+pub(crate) type Told = Arc<watch::Sender<String>>;
+
+/// A page that says how it came, how a request of its own did, and what a WebSocket echoes.
+const PAGE: &str = r#"<!doctype html><title>t</title><script>
+(async () => {
+    const page = performance.getEntriesByType("navigation")[0].nextHopProtocol;
+    const text = await (await fetch("/x")).text();
+    const body = "y".repeat(300000);
+    const echo = await (await fetch("/echo", { method: "POST", body })).text() === body;
+    const socket = await new Promise(done => {
+        const socket = new WebSocket("wss://" + location.host + "/ws");
+        socket.onopen = () => socket.send("hello");
+        socket.onmessage = event => done(event.data);
+        socket.onclose = event => done("closed " + event.code);
+    });
+    const said = "page=" + page + "&fetch=" + text + "&echo=" + echo + "&socket=" + socket;
+    await fetch("/told?" + said.replaceAll(" ", "_"));
+})().catch(error => fetch("/told?failed=" + encodeURIComponent(error)));
+</script>"#;
+
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) handle: Handle,
     pub(crate) gate: Gate,
+    pub(crate) told: Told,
+    /// How many requests came to the service.
+    pub(crate) called: Arc<AtomicU64>,
     running: JoinHandle<Result<Outcome, Error>>,
 }
 
@@ -54,13 +81,28 @@ pub(crate) fn linger(linger: Duration) -> DrainPolicy {
     }
 }
 
-async fn answer(request: Request<Body>, gate: Gate) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    mut request: Request<Body>,
+    gate: Gate,
+    told: Told,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let text = match request.uri().path() {
         "/gate" => {
             gate.acquire().await.unwrap().forget();
             "through".to_owned()
         }
         "/panic" => panic!("asked for"),
+        "/ws" => return Ok(websocket::accept(&mut request)),
+        "/page" => {
+            let mut response = Response::new(Full::from(PAGE));
+            let html = HeaderValue::from_static("text/html");
+            response.headers_mut().insert(CONTENT_TYPE, html);
+            return Ok(response);
+        }
+        "/told" => {
+            told.send_replace(request.uri().query().unwrap_or_default().to_owned());
+            "thanks".to_owned()
+        }
         "/who" => {
             let info = request.extensions().get::<ConnectionInfo>().unwrap();
             let peer = info.peer();
@@ -88,7 +130,13 @@ pub(crate) async fn serve(
 ) -> Running {
     let gate = Gate::new(Semaphore::new(0));
     let kept = gate.clone();
-    let service = hyper::service::service_fn(move |request| answer(request, gate.clone()));
+    let told = Arc::new(watch::channel(String::new()).0);
+    let (teller, called) = (told.clone(), Arc::new(AtomicU64::new(0)));
+    let counter = called.clone();
+    let service = hyper::service::service_fn(move |request| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        answer(request, gate.clone(), teller.clone())
+    });
     let builder = Server::builder().listen(listener).signals(false);
     let server = configure(builder).build(service).unwrap();
     let address = server.listeners().find_map(|(_, at)| at.tcp()).unwrap();
@@ -99,6 +147,8 @@ pub(crate) async fn serve(
         address,
         handle,
         gate: kept,
+        told,
+        called,
         running,
     }
 }

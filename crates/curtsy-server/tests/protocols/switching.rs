@@ -2,12 +2,17 @@
 
 use crate::support::*;
 use curtsy_server::{Limits, Mode, ModeName};
+use futures_util::{SinkExt, StreamExt};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+type Socket1 = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// The old mode's connections drain by the old mode: what runs is finished and closed, idle ones
 /// are still served within the linger, and new ones speak the new mode at once.
@@ -74,6 +79,51 @@ async fn a_switch_drains_the_old_mode_and_serves_the_new() {
     let mut plain = connect(server.address).await;
     assert!(ask(&mut plain, "/").await.0.starts_with("HTTP/1.1 200 "));
     assert!(server.stop().await.is_drained());
+}
+
+/// What would go on without end is told to go, over HTTP/1.1 and on a stream of HTTP/2, and only
+/// there where the new mode does not take it.
+#[tokio::test]
+async fn websockets_of_the_old_mode_are_told_to_go() {
+    let server = serve(any_port().both(config()), |b| b).await;
+    let url = format!("ws://{}/ws", server.address);
+    let echo = async |socket: &mut Socket1| {
+        soon(socket.send(Message::text("hello"))).await.unwrap();
+        assert_eq!(
+            soon(socket.next()).await.unwrap().unwrap(),
+            Message::text("hello")
+        );
+    };
+    let (mut plain, _) = soon(tokio_tungstenite::connect_async(&url)).await.unwrap();
+    echo(&mut plain).await;
+    let encrypted = secure(server.address, &[]).await;
+    let (mut encrypted, _) = soon(tokio_tungstenite::client_async(&url, encrypted))
+        .await
+        .unwrap();
+    let mut client = crate::http2::Client::plain(server.address).await;
+    let mut on_a_stream = client.open_socket("/ws").await;
+
+    server.handle.switch_to("main", ModeName::Tls).unwrap();
+    let told = soon(plain.next()).await.unwrap().unwrap();
+    let Message::Close(Some(close)) = told else {
+        panic!("{told:?}");
+    };
+    assert_eq!(u16::from(close.code), 1001);
+    assert!(soon(plain.next()).await.is_none());
+    assert_eq!(on_a_stream.read(4).await[2..], 1001u16.to_be_bytes());
+    on_a_stream.close();
+    soon(client.driver).await.unwrap().unwrap();
+    // The new mode takes this one.
+    soon(encrypted.send(Message::text("still"))).await.unwrap();
+    assert_eq!(
+        soon(encrypted.next()).await.unwrap().unwrap(),
+        Message::text("still")
+    );
+    server.until(|now| now.counts.total() == 1).await;
+    server.handle.wish_shutdown();
+    assert!(soon(encrypted.next()).await.unwrap().unwrap().is_close());
+    while let Some(Ok(_)) = soon(encrypted.next()).await {}
+    assert!(server.stopped().await.is_drained());
 }
 
 #[tokio::test]

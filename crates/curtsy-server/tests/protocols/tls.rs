@@ -61,8 +61,9 @@ async fn a_rested_connection_serves_again() {
     let mut client = secure(server.address, &[]).await;
     for _ in 0..3 {
         ask(&mut client, "/").await;
-        server.until(|now| now.counts.idle == 1).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        server
+            .until(|now| now.counts.idle == 1 && now.counts.parked == 1)
+            .await;
     }
     assert_eq!(server.handle.snapshot().counts.total(), 1);
     client.shutdown().await.unwrap();
