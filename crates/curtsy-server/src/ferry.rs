@@ -146,8 +146,8 @@ async fn ferry(
         tokio::select! {
             settled = lane.settled(), if outstanding => match settled {
                 Some((id, Settled::Taken)) => {
-                    worker.tally.given();
                     wave.taken(id);
+                    worker.tally.given();
                     worker.shared.closed(1);
                 }
                 Some((id, Settled::Forgotten)) => {
@@ -156,8 +156,8 @@ async fn ferry(
                 }
                 Some((_, Settled::Returned(connection, why))) => {
                     worker.way_out.close();
-                    worker.tally.returned();
                     wave.told = None;
+                    worker.tally.returned();
                     tracing::debug!(?why, "a connection came back from the heir");
                     adopt(connection, &worker);
                     stay(&worker);

@@ -599,6 +599,20 @@ async fn ask_on(mut send: SendRequest<Bytes>) -> (u64, u64) {
     }
 }
 
+/// Whatever the service gives.
+#[tokio::test]
+async fn head_is_answered_with_a_length_and_no_body() {
+    let server = serve(any_port(), |b| b).await;
+    let client = Client::plain(server.address).await;
+    let mut send = soon(client.send.clone().ready()).await.unwrap();
+    let request = Request::head("http://localhost/big").version(Version::HTTP_2);
+    let (answer, _) = send.send_request(request.body(()).unwrap(), true).unwrap();
+    let response = soon(answer).await.unwrap();
+    assert_eq!(response.headers()["content-length"], "1048576");
+    assert!(response.body().is_end_stream());
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn each_stream_is_counted_as_a_request() {
     let server = serve(any_port(), |b| b).await;
@@ -621,19 +635,5 @@ async fn each_stream_is_counted_as_a_request() {
         "{metrics:?}"
     );
     drop(client);
-    server.stop().await;
-}
-
-/// Whatever the service gives.
-#[tokio::test]
-async fn head_is_answered_with_a_length_and_no_body() {
-    let server = serve(any_port(), |b| b).await;
-    let client = Client::plain(server.address).await;
-    let mut send = soon(client.send.clone().ready()).await.unwrap();
-    let request = Request::head("http://localhost/big").version(Version::HTTP_2);
-    let (answer, _) = send.send_request(request.body(()).unwrap(), true).unwrap();
-    let response = soon(answer).await.unwrap();
-    assert_eq!(response.headers()["content-length"], "1048576");
-    assert!(response.body().is_end_stream());
     server.stop().await;
 }
