@@ -22,6 +22,7 @@ mod process;
 mod readme;
 mod report;
 mod requests;
+mod restart;
 mod server;
 mod table;
 
@@ -32,7 +33,7 @@ use table::{Outcome, Table};
 /// What to measure, and how long.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Which tables: requests, tracking, idle, silent, wake, stop, drain. All of them without a name.
+    /// Which tables: requests, tracking, idle, silent, wake, stop, drain, restart. All of them without a name.
     #[arg(value_enum)]
     tables: Vec<Which>,
     /// Alternating rounds.
@@ -61,9 +62,10 @@ enum Which {
     Wake,
     Stop,
     Drain,
+    Restart,
 }
 
-const ALL: [Which; 7] = [
+const ALL: [Which; 8] = [
     Which::Requests,
     Which::Tracking,
     Which::Idle,
@@ -71,6 +73,7 @@ const ALL: [Which; 7] = [
     Which::Wake,
     Which::Stop,
     Which::Drain,
+    Which::Restart,
 ];
 
 /// More rounds of these take long and tell little: memory hardly varies.
@@ -84,6 +87,7 @@ struct Bench {
     rounds: usize,
     seconds: u64,
     quick: bool,
+    root: std::rc::Rc<Path>,
 }
 
 /// Measures and writes; false when `--check` found a goal that is not met.
@@ -117,6 +121,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
             Which::Wake => ends::wake(&bench)?,
             Which::Stop => ends::stop(&bench)?,
             Which::Drain => loss::drain(&bench)?,
+            Which::Restart => restart::restart(&bench)?,
         });
     }
     for table in &mut tables {
@@ -192,6 +197,7 @@ impl Bench {
             rounds,
             seconds,
             quick: options.quick,
+            root: root.into(),
         };
         Ok((bench, skipped))
     }
@@ -207,6 +213,7 @@ impl Bench {
         Self {
             servers,
             load: self.load.clone(),
+            root: self.root.clone(),
             ..*self
         }
     }
@@ -234,6 +241,16 @@ impl Bench {
             }
         }
         failures
+    }
+
+    /// The repository.
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where to write what is needed for a while.
+    fn work(&self) -> PathBuf {
+        self.root.join("bench/work")
     }
 
     fn memory_rounds(&self) -> usize {

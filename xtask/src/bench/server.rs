@@ -312,7 +312,7 @@ fn pid(id: u32) -> Result<Pid> {
         .context("no process id")
 }
 
-fn free_address() -> Result<SocketAddr> {
+pub(super) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
@@ -326,7 +326,7 @@ fn expect(address: SocketAddr, method: &str, path: &str, body: &str, expected: &
 }
 
 /// One request on a connection of its own; the whole answer, which has to be a 200.
-fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<String> {
+pub(super) fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let length = body.len();
@@ -369,7 +369,7 @@ fn peer(name: &str, root: &Path) -> Result<PathBuf> {
 }
 
 /// Go from the distribution's packages, without its module proxy.
-fn go(name: &str, root: &Path, work: &Path) -> Result<PathBuf> {
+pub(super) fn go(name: &str, root: &Path, work: &Path) -> Result<PathBuf> {
     let binary = work.join(name);
     let status = Command::new("go")
         .args(["build", "-o"])
