@@ -16,11 +16,28 @@ fn units() -> PathBuf {
 #[tokio::test]
 async fn systemd_understands_the_unit_files() {
     let directory = tempfile::tempdir().unwrap();
+    let version = std::process::Command::new("systemd-analyze")
+        .arg("--version")
+        .output();
+    let Ok(version) = version else {
+        println!("SKIPPED: systemd-analyze is not installed");
+        return;
+    };
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let version: u32 = version.split_whitespace().nth(1).unwrap().parse().unwrap();
     let mut files = Vec::new();
     for entry in std::fs::read_dir(units()).unwrap().flatten() {
         // The program is where it was built and not where it would be installed.
         let text = std::fs::read_to_string(entry.path()).unwrap();
         let text = text.replace("/usr/local/bin/curtsy", CURTSY);
+        let text = match version {
+            // As the files say.
+            ..253 => text.replace(
+                "Type=notify-reload",
+                "Type=notify\nExecReload=kill -HUP $MAINPID",
+            ),
+            _ => text,
+        };
         let path = directory.path().join(entry.file_name());
         std::fs::write(&path, text).unwrap();
         files.push(path);
@@ -35,15 +52,12 @@ async fn systemd_understands_the_unit_files() {
             "SYSTEMD_UNIT_PATH",
             format!("{}:", directory.path().display()),
         );
-        let mut child = Child::spawn(command).ok()?;
+        let mut child = Child::spawn(command).unwrap();
         let exit = child.wait_exit(BOUND).await.unwrap();
         child.wait_output_end(BOUND).await.unwrap();
-        Some((exit.status.success(), child.stderr()))
+        (exit.status.success(), child.stderr())
     };
-    let Some((ok, said)) = verify(&files).await else {
-        println!("SKIPPED: systemd-analyze is not installed");
-        return;
-    };
+    let (ok, said) = verify(&files).await;
     // What it says of a machine without a running systemd is not about these files.
     let names = ["curtsy-demo", "curtsy-run"];
     let about: Vec<&str> = said
@@ -55,7 +69,7 @@ async fn systemd_understands_the_unit_files() {
     let wrong = directory.path().join("curtsy-demo.service");
     let text = std::fs::read_to_string(&wrong).unwrap();
     std::fs::write(&wrong, text.replace("KillMode=", "KilMode=")).unwrap();
-    let (_, said) = verify(&[wrong]).await.unwrap();
+    let (_, said) = verify(&[wrong]).await;
     assert!(said.contains("KilMode"), "{said}");
 }
 
