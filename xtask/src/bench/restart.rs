@@ -182,7 +182,7 @@ fn one_idle(bench: &Bench, work: &Path) -> Result<(f64, f64, f64)> {
     const SECONDS: u64 = 4;
     let mut subject = Subject::start(bench, OURS, work)?;
     let mut held = bench.load.hold(subject.address, IDLE, "idle")?;
-    let mut run = |restarts: bool, subject: &mut Subject| {
+    let run = |restarts: bool, subject: &mut Subject| {
         let busy = bench
             .load
             .restarts(subject.address, BUSY, BUSY_PAUSE_MS, SECONDS)?;
