@@ -22,6 +22,17 @@ const text = "text/plain; charset=utf-8"
 
 var all = bytes.Repeat([]byte("x"), 64*1024)
 
+type user struct {
+	Name  string `json:"name"`
+	Admin bool   `json:"admin"`
+}
+
+type signup struct {
+	Name  string `json:"name" binding:"required,min=3,max=20"`
+	Email string `json:"email" binding:"required,email"`
+	Age   uint32 `json:"age" binding:"required,min=18,max=130"`
+}
+
 func main() {
 	listen := flag.String("listen", "127.0.0.1:8080", "where to listen")
 	threads := flag.Int("threads", 1, "how many threads run Go code")
@@ -46,6 +57,15 @@ func main() {
 		c.String(http.StatusOK, "Hello, World!")
 	})
 	engine.GET("/user/:name", func(c *gin.Context) { c.String(http.StatusOK, "Hello, %s!", c.Param("name")) })
+	engine.GET("/json/:name", func(c *gin.Context) { c.JSON(http.StatusOK, user{Name: c.Param("name")}) })
+	engine.POST("/signup", func(c *gin.Context) {
+		var form signup
+		if err := c.ShouldBindJSON(&form); err != nil {
+			c.String(http.StatusBadRequest, err.Error())
+			return
+		}
+		c.JSON(http.StatusOK, user{Name: form.Name})
+	})
 	engine.POST("/echo", func(c *gin.Context) {
 		body, err := io.ReadAll(c.Request.Body)
 		if err != nil {

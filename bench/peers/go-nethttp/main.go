@@ -28,6 +28,7 @@ var (
 func main() {
 	listen := flag.String("listen", "127.0.0.1:8080", "where to listen")
 	threads := flag.Int("threads", 1, "how many threads run Go code")
+	tls := flag.String("tls", "", "where cert.pem and key.pem are")
 	flag.Parse()
 	runtime.GOMAXPROCS(*threads)
 
@@ -79,7 +80,13 @@ func main() {
 		}
 		close(stopped)
 	}()
-	if err := server.ListenAndServe(); err != http.ErrServerClosed {
+	var err error
+	if *tls == "" {
+		err = server.ListenAndServe()
+	} else {
+		err = server.ListenAndServeTLS(*tls+"/cert.pem", *tls+"/key.pem")
+	}
+	if err != http.ErrServerClosed {
 		log.Fatal(err)
 	}
 	<-stopped

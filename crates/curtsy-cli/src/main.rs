@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod demo;
+mod documents;
 mod duration;
 mod log;
 mod progress;
@@ -25,7 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 ///
 /// Without a command it runs the demo.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = "curtsy", version, propagate_version = true)]
 #[command(after_help = "Examples:\n  \
     curtsy                                  the demo on 127.0.0.1:9000\n  \
     curtsy demo --listen :8080 --linger 0s  on every address, stopping as Go's servers do\n  \
@@ -53,6 +54,8 @@ enum Command {
     Stop(steer::Stop),
     Kill(steer::Kill),
     LogLevel(steer::LogLevel),
+    Completions(documents::Completions),
+    Man(documents::Man),
     #[command(name = run::BECOME, hide = true)]
     Become(run::BecomeArguments),
 }
@@ -80,6 +83,8 @@ fn main() -> ExitCode {
         Command::Stop(arguments) => steer::stop(&arguments),
         Command::Kill(arguments) => steer::kill(&arguments),
         Command::LogLevel(arguments) => steer::log_level(&arguments),
+        Command::Completions(arguments) => documents::completions(&arguments),
+        Command::Man(arguments) => documents::man(&arguments),
         Command::Become(arguments) => run::become_it(arguments),
     }
 }

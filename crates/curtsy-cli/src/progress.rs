@@ -2,6 +2,7 @@
 //! terminal.
 
 use curtsy::{Handle, Phase, Snapshot};
+use rustix::termios::tcgetwinsize;
 use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub(crate) async fn tell(handle: Handle) {
         }
         let waiting = describe(&snapshot);
         if terminal {
-            write(&format!("\r\x1b[2K{}", bar(&snapshot, &waiting)));
+            redraw(&bar(&snapshot, &waiting));
         } else if waiting != last {
             write(&format!("curtsy: {}: {waiting}\n", snapshot.phase));
             last = waiting;
@@ -35,7 +36,7 @@ pub(crate) async fn tell(handle: Handle) {
         }
     }
     if terminal {
-        write("\r\x1b[2K");
+        redraw("");
     }
 }
 
@@ -92,6 +93,16 @@ fn bar(snapshot: &Snapshot, waiting: &str) -> String {
         "░".repeat(WIDTH - full),
         gone + left
     )
+}
+
+/// Puts a line into the place of the one before it, on a terminal. What does not fit is cut: a line
+/// that went on below could not be replaced.
+pub(crate) fn redraw(line: &str) {
+    let width = tcgetwinsize(stderr()).map_or(80, |size| usize::from(size.ws_col));
+    // One that does not know its size says 0.
+    let width = if width == 0 { 80 } else { width };
+    let line: String = line.chars().take(width.saturating_sub(1)).collect();
+    write(&format!("\r\x1b[2K{line}"));
 }
 
 /// Writes to stderr, all at once.

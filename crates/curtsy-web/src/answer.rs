@@ -38,6 +38,18 @@ pub trait Answer {
 }
 
 /// What is to be written after a handler returned.
+///
+/// ```
+/// use curtsy_web::{Answer, Reply};
+///
+/// struct Teapot;
+///
+/// impl Answer for Teapot {
+///     fn answer(self) -> Reply {
+///         (curtsy_web::StatusCode::IM_A_TEAPOT, "short and stout").answer()
+///     }
+/// }
+/// ```
 #[derive(Debug, Default)]
 pub struct Reply(pub(crate) Option<Box<Written>>);
 
@@ -49,11 +61,32 @@ pub(crate) enum Written {
 
 impl Reply {
     /// Nothing: the context has the answer.
+    ///
+    /// ```
+    /// use curtsy_web::{Answer, Reply};
+    ///
+    /// /// For handlers that may or may not have answered by themselves.
+    /// struct AsItIs;
+    ///
+    /// impl Answer for AsItIs {
+    ///     fn answer(self) -> Reply {
+    ///         Reply::nothing()
+    ///     }
+    /// }
+    /// ```
     pub const fn nothing() -> Self {
         Self(None)
     }
 
     /// A whole response.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Reply};
+    ///
+    /// async fn made(_: &mut Context) -> Reply {
+    ///     Reply::response(http::Response::new(String::from("made elsewhere")))
+    /// }
+    /// ```
     pub fn response<B>(response: Response<B>) -> Self
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -64,6 +97,14 @@ impl Reply {
     }
 
     /// An error.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Reply};
+    ///
+    /// async fn broken(_: &mut Context) -> Reply {
+    ///     Reply::error(std::io::Error::other("the disk is full")) // a 500 that does not say why
+    /// }
+    /// ```
     pub fn error(error: impl Into<BoxError>) -> Self {
         let error = Error::from_box(error.into());
         Self(Some(Box::new(Written::Error(error))))
@@ -80,6 +121,14 @@ impl Reply {
 }
 
 /// A value to answer as JSON.
+///
+/// ```
+/// use curtsy_web::{Context, Json};
+///
+/// async fn numbers(_: &mut Context) -> Json<[u8; 3]> {
+///     Json([1, 2, 3])
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 

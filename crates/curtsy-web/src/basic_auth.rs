@@ -11,6 +11,14 @@ use std::sync::Arc;
 const REALM: &str = "Authorization Required";
 
 /// The middleware of [`basic_auth`] and [`basic_auth_for_proxy`].
+///
+/// ```
+/// use curtsy_web::{BasicAuth, Engine, basic_auth};
+///
+/// let staff: BasicAuth = basic_auth([("ann", "s3cret"), ("bob", "hunter2")]);
+/// let mut r = Engine::new();
+/// r.group_with("/admin", staff);
+/// ```
 #[derive(Clone)]
 pub struct BasicAuth(Arc<Accounts>);
 
@@ -44,6 +52,13 @@ pub fn basic_auth<'p>(accounts: impl IntoIterator<Item = (&'p str, &'p str)>) ->
 
 /// [`basic_auth`] with a realm of its own.
 ///
+/// ```
+/// use curtsy_web::{Engine, basic_auth_for_realm};
+///
+/// let mut r = Engine::new();
+/// r.group_with("/admin", basic_auth_for_realm([("ann", "s3cret")], "staff only"));
+/// ```
+///
 /// # Panics
 /// If there is no account, a name is empty, or the realm has bytes that a header cannot hold.
 pub fn basic_auth_for_realm<'p>(
@@ -54,6 +69,13 @@ pub fn basic_auth_for_realm<'p>(
 }
 
 /// [`basic_auth`] for a proxy: 407 and the `Proxy-` headers; the name is kept as `proxy_user`.
+///
+/// ```
+/// use curtsy_web::{Engine, basic_auth_for_proxy};
+///
+/// let mut r = Engine::new();
+/// r.use_middleware(basic_auth_for_proxy([("ann", "s3cret")], "the proxy"));
+/// ```
 ///
 /// # Panics
 /// As [`basic_auth`].
@@ -132,9 +154,9 @@ impl std::fmt::Debug for BasicAuth {
 impl<'a> Call<'a> for BasicAuth {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
-        let accounts = Arc::clone(&self.0);
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         Box::pin(async move {
+            let accounts = &self.0;
             let (sent, ask, status, key) = accounts.headers();
             let value = c.headers().get(sent).map_or(&[][..], HeaderValue::as_bytes);
             match accounts.user(value).map(ToOwned::to_owned) {
@@ -149,6 +171,13 @@ impl<'a> Call<'a> for BasicAuth {
 }
 
 /// The middleware of [`error_logger`].
+///
+/// ```
+/// use curtsy_web::{Engine, ErrorLogger, error_logger};
+///
+/// let logger: ErrorLogger = error_logger();
+/// Engine::new().use_middleware(logger);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorLogger(());
 
@@ -172,7 +201,7 @@ pub fn error_logger() -> ErrorLogger {
 impl<'a> Call<'a> for ErrorLogger {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         Box::pin(async move {
             c.next().await;
             let nothing_said = c.response_bytes().is_some_and(<[u8]>::is_empty);

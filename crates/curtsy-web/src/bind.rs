@@ -18,6 +18,15 @@ use serde::de::DeserializeOwned;
 /// What a request can be read into: any type that serde can make, and `Valid` of such a type.
 ///
 /// You never implement this: derive `serde::Deserialize`.
+///
+/// ```
+/// use curtsy_web::{Bind, Context, Error};
+///
+/// /// A page of anything, by `?page=`.
+/// async fn page<T: Bind>(c: &mut Context) -> Result<T, Error> {
+///     c.should_bind_query().await
+/// }
+/// ```
 pub trait Bind: Sized {
     /// What is made first.
     type Raw: DeserializeOwned;
@@ -101,6 +110,16 @@ impl<T> std::ops::Deref for Valid<T> {
 }
 
 /// What a request is read as.
+///
+/// ```
+/// # use curtsy_web::{Context, Result};
+/// # async fn example(c: &mut Context) -> Result {
+/// # #[derive(serde::Deserialize)] struct User {}
+/// use curtsy_web::Format;
+///
+/// let user: User = c.should_bind_with(Format::Json).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
@@ -135,6 +154,13 @@ pub enum Format {
 
 impl Format {
     /// The format that a request asks for: a form for GET, else by the content type.
+    ///
+    /// ```
+    /// use curtsy_web::{Format, Method};
+    ///
+    /// assert_eq!(Format::of(&Method::POST, "application/json"), Format::Json);
+    /// assert_eq!(Format::of(&Method::GET, "application/json"), Format::Form);
+    /// ```
     pub fn of(method: &Method, content_type: &str) -> Self {
         if *method == Method::GET {
             return Self::Form;
@@ -203,6 +229,14 @@ impl Context {
 
     /// Reads the request by its method and content type: see [`Format::of`].
     ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// # #[derive(serde::Deserialize)] struct User {}
+    /// let user: User = c.should_bind().await?; // JSON, XML, a form ..: as the client sent it
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// If it cannot be read into `T`.
     pub async fn should_bind<T: Bind>(&mut self) -> Result<T, Error> {
@@ -213,6 +247,14 @@ impl Context {
     /// Reads the request by its method and content type, or answers 400 (413 if the body is too
     /// large) and aborts.
     ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// # #[derive(serde::Deserialize)] struct User {}
+    /// let user: User = c.bind().await?; // or 400, and nothing after this handler
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// If it cannot be read into `T`.
     pub async fn bind<T: Bind>(&mut self) -> Result<T, Error> {
@@ -221,6 +263,16 @@ impl Context {
     }
 
     /// Reads the request in one format.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// # #[derive(serde::Deserialize)] struct User {}
+    /// use curtsy_web::Format;
+    ///
+    /// let user: User = c.should_bind_with(Format::FormPost).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// If it cannot be read into `T`.
@@ -259,6 +311,16 @@ impl Context {
 
     /// Reads the request in one format, or answers 400 (413 if the body is too large) and aborts.
     ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// # #[derive(serde::Deserialize)] struct User {}
+    /// use curtsy_web::Format;
+    ///
+    /// let user: User = c.bind_with(Format::FormPost).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// If it cannot be read into `T`.
     pub async fn bind_with<T: Bind>(&mut self, format: Format) -> Result<T, Error> {
@@ -272,6 +334,16 @@ impl Context {
     /// The same as [`should_bind_with`](Self::should_bind_with): a body is always kept. Here for
     /// those who look for gin's `ShouldBindBodyWith`.
     ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// # #[derive(serde::Deserialize)] struct User {}
+    /// use curtsy_web::Format;
+    ///
+    /// let user: User = c.should_bind_body_with(Format::FormPost).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// If it cannot be read into `T`.
     pub async fn should_bind_body_with<T: Bind>(&mut self, format: Format) -> Result<T, Error> {
@@ -280,6 +352,13 @@ impl Context {
 
     /// Reads the body as text.
     ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let text: String = c.should_bind_plain().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// If it is not UTF-8 or larger than allowed.
     pub async fn should_bind_plain(&mut self) -> Result<String, Error> {
@@ -287,6 +366,13 @@ impl Context {
     }
 
     /// Reads the body as text, or answers 400 (413 if it is too large) and aborts.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let text: String = c.bind_plain().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// If it is not UTF-8 or larger than allowed.
@@ -300,6 +386,13 @@ impl Context {
 
     /// Reads the body as a message of Protocol Buffers.
     ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let count: u32 = c.should_bind_protobuf().await?; // any `prost::Message`
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// If it is no such message, or larger than allowed.
     #[cfg(feature = "protobuf")]
@@ -308,6 +401,13 @@ impl Context {
     }
 
     /// Reads the body as a message of Protocol Buffers, or answers 400 (413) and aborts.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let count: u32 = c.bind_protobuf().await?; // any `prost::Message`
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// If it is no such message, or larger than allowed.
@@ -321,6 +421,15 @@ impl Context {
     }
 
     /// The whole body. It is kept: asking again is free.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let bytes = c.raw_data().await?;
+    /// let again = c.raw_data().await?;
+    /// assert_eq!(bytes, again);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// If it is larger than [`Settings::max_body`](crate::Settings::max_body)
@@ -366,6 +475,15 @@ impl Context {
 
     /// The body as a stream, taken out of the context: for what is too large to be kept. No limit
     /// applies to it.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// // As it comes, whatever its size.
+    /// let body = c.take_body();
+    /// c.body(200, body); // an echo
+    /// # }
+    /// ```
     pub fn take_body(&mut self) -> crate::Body {
         match self.bytes.take() {
             Some(bytes) => bytes.into(),

@@ -48,11 +48,24 @@ struct Boxed {
 
 impl Body {
     /// No body.
+    ///
+    /// ```
+    /// use http_body::Body as _;
+    ///
+    /// assert_eq!(curtsy_web::Body::empty().size_hint().exact(), Some(0));
+    /// ```
     pub const fn empty() -> Self {
         Self(Kind::Empty)
     }
 
     /// Any other body.
+    ///
+    /// ```
+    /// use curtsy_web::Body;
+    ///
+    /// let of_axum = axum::body::Body::from("hello");
+    /// let body = Body::new(of_axum);
+    /// ```
     pub fn new<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -86,6 +99,14 @@ impl Body {
     }
 
     /// A body made of a stream's chunks.
+    ///
+    /// ```
+    /// use curtsy_web::Body;
+    /// use futures_util::stream;
+    ///
+    /// let chunks = stream::iter(["a", "b"].map(Ok::<_, std::io::Error>));
+    /// let body = Body::from_stream(chunks);
+    /// ```
     pub fn from_stream<S, T, E>(stream: S) -> Self
     where
         S: Stream<Item = Result<T, E>> + Send + 'static,

@@ -101,6 +101,19 @@ impl Context {
     /// A middleware that does not call it is followed by the next handler all the same, unless it
     /// aborts.
     ///
+    /// ```
+    /// use curtsy_web::{Context, Engine};
+    ///
+    /// async fn timing(c: &mut Context) {
+    ///     let began = std::time::Instant::now();
+    ///     c.next().await;
+    ///     let took = format!("app;dur={}", began.elapsed().as_millis());
+    ///     c.header("Server-Timing", took);
+    /// }
+    ///
+    /// Engine::new().use_middleware(timing);
+    /// ```
+    ///
     /// Cancel safety: dropping the future stops the handlers where they are.
     pub async fn next(&mut self) {
         let engine = Arc::clone(&self.engine);
@@ -117,16 +130,43 @@ impl Context {
     }
 
     /// Keeps the handlers that have not begun from running. The current one goes on.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// if c.get_header("x-key") != "tea" {
+    ///     c.string(403, "no key");
+    ///     c.abort();
+    /// }
+    /// # }
+    /// ```
     pub fn abort(&mut self) {
         self.index = ABORTED;
     }
 
     /// Whether somebody aborted.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.next().await;
+    /// if c.is_aborted() {
+    ///     c.header("X-Refused", "yes");
+    /// }
+    /// # }
+    /// ```
     pub fn is_aborted(&self) -> bool {
         self.index == ABORTED
     }
 
     /// Aborts with a status and no body.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.abort_with_status(404);
+    /// # }
+    /// ```
     pub fn abort_with_status(&mut self, status: impl IntoStatus) {
         self.status(status);
         self.written = true;
@@ -134,6 +174,13 @@ impl Context {
     }
 
     /// Aborts with a status and a JSON body.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.abort_with_status_json(401, &serde_json::json!({ "error": "who are you?" }));
+    /// # }
+    /// ```
     pub fn abort_with_status_json<T>(&mut self, status: impl IntoStatus, value: &T)
     where
         T: serde::Serialize + ?Sized,
@@ -143,6 +190,15 @@ impl Context {
     }
 
     /// Aborts with a status and notes the error.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// if let Err(error) = std::fs::metadata("/var/lib/app") {
+    ///     c.abort_with_error(503, error); // the client gets the status, the log the reason
+    /// }
+    /// # }
+    /// ```
     pub fn abort_with_error(&mut self, status: impl IntoStatus, error: impl Into<BoxError>) {
         self.abort_with_status(status);
         self.error(error);
@@ -165,11 +221,25 @@ impl Context {
     }
 
     /// The name of the route's last handler.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// println!("{} is answered by {}", c.path(), c.handler_name());
+    /// # }
+    /// ```
     pub fn handler_name(&self) -> &'static str {
         self.route().chain.last().map_or("", |link| link.name())
     }
 
     /// The names of all the route's handlers in their order.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// println!("{} goes through {:?}", c.path(), c.handler_names());
+    /// # }
+    /// ```
     pub fn handler_names(&self) -> Vec<&'static str> {
         self.route().chain.iter().map(|link| link.name()).collect()
     }
@@ -182,12 +252,30 @@ impl Context {
 
     /// Notes an error of this request; what becomes of it is up to whoever reads
     /// [`errors`](Self::errors).
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.error(std::io::Error::other("the cache is cold"));
+    /// c.string(200, "answered all the same");
+    /// # }
+    /// ```
     pub fn error(&mut self, error: impl Into<BoxError>) {
         let error = Error::from_box(error.into());
         self.cold().errors.push(error);
     }
 
     /// The errors noted so far.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.next().await;
+    /// for error in c.errors() {
+    ///     eprintln!("{} failed: {error:?}", c.path());
+    /// }
+    /// # }
+    /// ```
     pub fn errors(&self) -> &[Error] {
         self.cold.as_ref().map_or(&[], |cold| &cold.errors)
     }
@@ -249,6 +337,15 @@ impl Context {
     }
 
     /// The value under a key, if there is one of that type.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.set("attempts", 3_u32);
+    /// assert_eq!(c.get("attempts"), Some(&3_u32));
+    /// assert_eq!(c.get::<String>("attempts"), None);
+    /// # }
+    /// ```
     pub fn get<T: Any>(&self, key: &str) -> Option<&T> {
         let cold = self.cold.as_ref()?;
         let (_, value) = cold.store.iter().find(|(of, _)| of == key)?;
@@ -256,6 +353,14 @@ impl Context {
     }
 
     /// The value under a key.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.set("user", String::from("ann"));
+    /// let user: &String = c.must_get("user");
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// If there is none of that type.
@@ -270,11 +375,33 @@ impl Context {
 
     /// Keeps a value by its type, for the handlers after this one and for tower layers: it goes
     /// into the request's extensions.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// #[derive(Clone)]
+    /// struct User(String);
+    ///
+    /// c.put(User("ann".into()));
+    /// # }
+    /// ```
     pub fn put<T: Clone + Send + Sync + 'static>(&mut self, value: T) {
         self.request.extensions.insert(value);
     }
 
     /// The value kept by its type.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// #[derive(Clone)]
+    /// struct User(String);
+    ///
+    /// c.put(User("ann".into()));
+    /// let name = c.of_type::<User>().map(|user| user.0.as_str());
+    /// assert_eq!(name, Some("ann"));
+    /// # }
+    /// ```
     pub fn of_type<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.request.extensions.get()
     }
@@ -305,6 +432,18 @@ impl Context {
     }
 
     /// What the engine was given, if it was given a value of that type.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// struct Cache;
+    ///
+    /// match c.try_state::<Cache>() {
+    ///     Some(_cache) => c.string(200, "from the cache"),
+    ///     None => c.string(200, "made anew"),
+    /// }
+    /// # }
+    /// ```
     pub fn try_state<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.engine.state()
     }
@@ -312,12 +451,32 @@ impl Context {
     // ---- the connection
 
     /// What is known of the connection, if a server brought the request.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// if let Some(connection) = c.connection() {
+    ///     println!("{} over {}", connection.peer(), connection.listener());
+    /// }
+    /// # }
+    /// ```
     pub fn connection(&self) -> Option<&ConnectionInfo> {
         self.info.as_ref()
     }
 
     /// A flag and a future that say that the server wants to end. Streams, long polls and the like
     /// should watch it.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// let draining = c.draining();
+    /// tokio::select! {
+    ///     () = tokio::time::sleep(std::time::Duration::from_secs(60)) => c.string(200, "nothing new"),
+    ///     () = draining.wait() => c.string(200, "ask again"),
+    /// }
+    /// # }
+    /// ```
     pub fn draining(&self) -> Draining {
         self.info
             .as_ref()
@@ -347,6 +506,17 @@ impl Context {
 
     /// Answers as if there were no route: runs the engine's `no_route` handlers, else writes
     /// `404 page not found`. The handlers after this one do not run.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// let user: Option<&str> = None; // from a database
+    /// match user {
+    ///     Some(user) => c.string(200, user),
+    ///     None => c.not_found().await,
+    /// }
+    /// # }
+    /// ```
     pub async fn not_found(&mut self) {
         self.status(StatusCode::NOT_FOUND);
         let engine = Arc::clone(&self.engine);

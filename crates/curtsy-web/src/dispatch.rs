@@ -2,35 +2,27 @@
 
 use crate::body::Body;
 use crate::context::Context;
-use crate::engine::ResponseFuture;
 use crate::path::{clean, decode, location, single_slashes};
-use crate::table::{Handle, Table, Target};
+use crate::table::{Table, Target};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-/// Begins to answer.
+/// Finds out what answers the request; an answer if there is nothing to find.
+///
+/// The context comes by reference: it is large, and every hand that it went through would copy it.
 #[inline]
-pub(crate) fn dispatch(engine: &Handle, mut c: Context) -> ResponseFuture {
-    if !read_path(&mut c) {
-        return ResponseFuture::ready(bad_request());
+pub(crate) fn find(table: &Table, c: &mut Context) -> Option<Response<Body>> {
+    if !read_path(c) {
+        return Some(bad_request());
     }
-    let table: &Table = engine;
     let path = c.text.as_deref().unwrap_or(c.request.uri.path());
     let Some(id) = table.find(&c.request.method, path, &mut c.params) else {
         return without_route(table, c);
     };
     c.target = Target::Route(id);
     if table.settings.use_raw_path && table.settings.unescape_path_values {
-        unescape_params(&mut c);
+        unescape_params(c);
     }
-    start(table, c)
-}
-
-/// Runs the chain that the context's target has.
-fn start(table: &Table, c: Context) -> ResponseFuture {
-    match table.route(c.target).chain.first() {
-        None => ResponseFuture::ready(c.into_response()),
-        Some(first) => ResponseFuture::running(first.serve(c)),
-    }
+    None
 }
 
 /// Decodes the path if it has to be; `false` if it cannot be.
@@ -76,9 +68,9 @@ fn unescape_params(c: &mut Context) {
 }
 
 #[cold]
-fn without_route(table: &Table, mut c: Context) -> ResponseFuture {
-    if let Some(response) = redirect(&c) {
-        return ResponseFuture::ready(response);
+fn without_route(table: &Table, c: &mut Context) -> Option<Response<Body>> {
+    if let Some(response) = redirect(c) {
+        return Some(response);
     }
     let settings = &table.settings;
     if settings.handle_method_not_allowed {
@@ -90,12 +82,12 @@ fn without_route(table: &Table, mut c: Context) -> ResponseFuture {
             c.target = Target::Refused;
             c.header(header::ALLOW, names);
             c.status(StatusCode::METHOD_NOT_ALLOWED);
-            return start(table, c);
+            return None;
         }
     }
     c.target = Target::Missing;
     c.status(StatusCode::NOT_FOUND);
-    start(table, c)
+    None
 }
 
 /// The redirect to a path that has a route, if there is one and it is wanted.

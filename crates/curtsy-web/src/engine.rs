@@ -46,6 +46,15 @@ use tower_service::Service;
 pub struct Engine(pub(crate) Handle);
 
 /// A route that an engine has.
+///
+/// ```
+/// use curtsy_web::{Context, Engine, RouteInfo};
+///
+/// let mut r = Engine::new();
+/// r.get("/tea", async |c: &mut Context| c.string(200, "green"));
+/// let RouteInfo { method, path, .. } = &r.routes()[0];
+/// assert_eq!((method.as_str(), path.as_str()), ("GET", "/tea"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteInfo {
     /// Its method.
@@ -60,6 +69,11 @@ pub struct RouteInfo {
 
 impl Engine {
     /// An engine without any middleware.
+    ///
+    /// ```
+    /// let mut r = curtsy_web::Engine::new();
+    /// assert!(r.routes().is_empty());
+    /// ```
     pub fn new() -> Self {
         crate::debug::welcome();
         Self(Arc::new(Arc::new(Table::new())))
@@ -67,10 +81,35 @@ impl Engine {
 
     /// The same engine with a value that handlers get by [`Context::state`]. One value per type;
     /// the last one given counts.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Engine};
+    ///
+    /// struct Db(String);
+    ///
+    /// let mut r = Engine::new().with_state(Db("users.db".into()));
+    /// r.get("/", async |c: &mut Context| {
+    ///     let db = c.state::<Db>();
+    ///     c.string(200, db.0.clone());
+    /// });
+    /// ```
     #[must_use]
     pub fn with_state<T: Send + Sync + 'static>(mut self, value: T) -> Self {
         self.table().put_state(Arc::new(value));
         self
+    }
+
+    /// What [`with_state`](Self::with_state) was given, if it was given a value of that type.
+    ///
+    /// ```
+    /// use curtsy_web::Engine;
+    ///
+    /// let r = Engine::new().with_state(7_u8);
+    /// assert_eq!(r.state::<u8>().as_deref(), Some(&7));
+    /// assert_eq!(r.state::<u16>(), None);
+    /// ```
+    pub fn state<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.state()
     }
 
     /// The same engine after `configure` was at it: for options in one expression.
@@ -88,22 +127,45 @@ impl Engine {
     }
 
     /// The options.
+    ///
+    /// ```
+    /// assert!(curtsy_web::Engine::new().settings().redirect_trailing_slash);
+    /// ```
     pub fn settings(&self) -> &Settings {
         &self.0.settings
     }
 
     /// The options, to change.
+    ///
+    /// ```
+    /// let mut r = curtsy_web::Engine::new();
+    /// r.settings_mut().max_body = 1 << 20; // a megabyte
+    /// ```
     pub fn settings_mut(&mut self) -> &mut Settings {
         &mut self.table().settings
     }
 
     /// Sets all options at once.
+    ///
+    /// ```
+    /// use curtsy_web::{Engine, Settings};
+    ///
+    /// let mut r = Engine::new();
+    /// r.set_settings(Settings { use_raw_path: true, ..Settings::default() });
+    /// ```
     pub fn set_settings(&mut self, settings: Settings) -> &mut Self {
         self.table().settings = settings;
         self
     }
 
     /// Adds middleware for every route registered from now on, and for requests without a route.
+    ///
+    /// ```
+    /// use curtsy_web::{Engine, Logger, Recovery};
+    ///
+    /// let mut r = Engine::new();
+    /// r.use_middleware((Logger::new(), Recovery::new()));
+    /// ```
     pub fn use_middleware<K>(&mut self, handlers: impl IntoHandlers<K>) -> &mut Self {
         let table = self.table();
         table.middleware.extend(handlers.into_chain().0);
@@ -112,6 +174,13 @@ impl Engine {
     }
 
     /// Sets what answers a request without a route. Without it: `404 page not found`.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Engine};
+    ///
+    /// let mut r = Engine::new();
+    /// r.no_route(async |c: &mut Context| c.string(404, "there is no such page"));
+    /// ```
     pub fn no_route<K>(&mut self, handlers: impl IntoHandlers<K>) -> &mut Self {
         let table = self.table();
         table.no_route = handlers.into_chain().0;
@@ -121,6 +190,14 @@ impl Engine {
 
     /// Sets what answers a request whose path has routes for other methods only. Asked only if
     /// [`Settings::handle_method_not_allowed`] is on.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Engine};
+    ///
+    /// let mut r = Engine::new();
+    /// r.settings_mut().handle_method_not_allowed = true;
+    /// r.no_method(async |c: &mut Context| c.string(405, "not like that"));
+    /// ```
     pub fn no_method<K>(&mut self, handlers: impl IntoHandlers<K>) -> &mut Self {
         let table = self.table();
         table.no_method = handlers.into_chain().0;
@@ -129,6 +206,16 @@ impl Engine {
     }
 
     /// The routes in the order of their registration.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Engine};
+    ///
+    /// let mut r = Engine::new();
+    /// r.get("/tea", async |c: &mut Context| c.string(200, "green"));
+    /// for route in r.routes() {
+    ///     println!("{} {} -> {}", route.method, route.path, route.handler);
+    /// }
+    /// ```
     pub fn routes(&self) -> Vec<RouteInfo> {
         let info = |route: &crate::table::Route| RouteInfo {
             method: route.method.clone(),
@@ -161,6 +248,14 @@ impl Engine {
     /// Until this is called every peer is believed, as in gin: set it before you rely on
     /// [`Context::client_ip`].
     ///
+    /// ```
+    /// # fn set() -> Result<(), curtsy_web::Error> {
+    /// let mut r = curtsy_web::Engine::new();
+    /// r.set_trusted_proxies(["10.0.0.0/8", "fd00::/8", "192.168.1.2"])?;
+    /// # Ok(()) }
+    /// # set().unwrap();
+    /// ```
+    ///
     /// # Errors
     /// If an entry is neither an address nor a network; nothing is changed then.
     pub fn set_trusted_proxies<'p>(
@@ -172,11 +267,26 @@ impl Engine {
     }
 
     /// Whether a peer's word about the client's address is taken.
+    ///
+    /// ```
+    /// # fn ask() -> Result<(), curtsy_web::Error> {
+    /// let mut r = curtsy_web::Engine::new();
+    /// r.set_trusted_proxies(["10.0.0.0/8"])?;
+    /// assert!(r.is_trusted_proxy([10, 1, 2, 3].into()));
+    /// assert!(!r.is_trusted_proxy([192, 0, 2, 1].into()));
+    /// # Ok(()) }
+    /// # ask().unwrap();
+    /// ```
     pub fn is_trusted_proxy(&self, peer: std::net::IpAddr) -> bool {
         self.0.proxies.trusts(peer)
     }
 
     /// The group of all routes: its path is `/`, its middleware the engine's.
+    ///
+    /// ```
+    /// let mut r = curtsy_web::Engine::new();
+    /// assert_eq!(r.root().base_path(), "/");
+    /// ```
     pub fn root(&mut self) -> RouterGroup<'_> {
         RouterGroup::root(self)
     }
@@ -202,6 +312,14 @@ impl Engine {
     }
 
     /// A group of routes under a path with middleware of its own.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Engine, basic_auth};
+    ///
+    /// let mut r = Engine::new();
+    /// let mut admin = r.group_with("/admin", basic_auth([("ann", "s3cret")]));
+    /// admin.get("/stats", async |c: &mut Context| c.string(200, "all is well"));
+    /// ```
     pub fn group_with<K>(
         &mut self,
         path: &str,
@@ -228,8 +346,18 @@ impl Engine {
     {
         let (parts, body) = request.into_parts();
         let info = info.or_else(|| parts.extensions.get().cloned());
-        let context = Context::new(Arc::clone(&self.0), parts, Body::new(body), info);
-        crate::dispatch::dispatch(&self.0, context)
+        let c = Context::new(Arc::clone(&self.0), parts, Body::new(body), info);
+        let (table, mut slot) = (&**self.0, Some(c));
+        let Some(c) = &mut slot else {
+            return ResponseFuture::ready(Response::default());
+        };
+        if let Some(response) = crate::dispatch::find(table, c) {
+            return ResponseFuture::ready(response);
+        }
+        match table.route(c.target).chain.first() {
+            None => ResponseFuture::ready(c.finish()),
+            Some(first) => ResponseFuture::running(first.serve(&mut slot)),
+        }
     }
 
     pub(crate) fn table(&mut self) -> &mut Table {
@@ -283,6 +411,12 @@ where
 }
 
 /// The future of an engine's answer.
+///
+/// ```
+/// use curtsy_web::{Body, Engine, ResponseFuture};
+///
+/// let answer: ResponseFuture = Engine::new().call_with(http::Request::new(Body::empty()), None);
+/// ```
 ///
 /// Cancel safety: dropping it drops the handlers where they are.
 #[must_use = "futures do nothing unless polled"]

@@ -70,6 +70,13 @@ impl Context {
     }
 
     /// Answers with a file to be saved under a name.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.file_attachment("/var/lib/app/0f3a.pdf", "Invoice 7.pdf").await;
+    /// # }
+    /// ```
     pub async fn file_attachment(&mut self, path: impl AsRef<Path>, name: &str) {
         let plain: String = name.chars().filter(|c| !c.is_control()).collect();
         let value = if plain.is_ascii() {

@@ -61,17 +61,45 @@ impl<'r> RouterGroup<'r> {
     }
 
     /// The path before all of the group's routes.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Engine};
+    ///
+    /// let mut r = Engine::new();
+    ///
+    /// assert_eq!(r.group("/v1").group("users").base_path(), "/v1/users");
+    /// ```
     pub fn base_path(&self) -> &str {
         &self.base
     }
 
     /// Adds middleware for the routes registered from now on.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Engine};
+    ///
+    /// let mut r = Engine::new();
+    ///
+    /// let mut v1 = r.group("/v1");
+    /// v1.use_middleware(async |c: &mut Context| c.header("X-Version", "1"));
+    /// v1.get("/tea", async |c: &mut Context| c.string(200, "green"));
+    /// ```
     pub fn use_middleware<K>(&mut self, handlers: impl IntoHandlers<K>) -> &mut Self {
         self.middleware.0.extend(handlers.into_chain().0);
         self
     }
 
     /// A group within this group.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Engine};
+    ///
+    /// let mut r = Engine::new();
+    ///
+    /// let mut v1 = r.group("/v1");
+    /// let mut users = v1.group("/users");
+    /// users.get("/:id", async |c: &mut Context| c.string(200, "somebody"));
+    /// ```
     pub fn group(&mut self, path: &str) -> RouterGroup<'_> {
         let base = self.absolute(path);
         RouterGroup {
@@ -82,6 +110,16 @@ impl<'r> RouterGroup<'r> {
     }
 
     /// A group within this group, with middleware of its own.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Engine};
+    ///
+    /// let mut r = Engine::new();
+    ///
+    /// let mut v1 = r.group("/v1");
+    /// let mut admin = v1.group_with("/admin", curtsy_web::basic_auth([("ann", "s3cret")]));
+    /// admin.delete("/users/:id", async |c: &mut Context| c.status(204));
+    /// ```
     pub fn group_with<K>(
         &mut self,
         path: &str,
@@ -93,6 +131,16 @@ impl<'r> RouterGroup<'r> {
     }
 
     /// Registers a route, or says why it cannot be.
+    ///
+    /// ```
+    /// use curtsy_web::{Context, Engine};
+    ///
+    /// let mut r = Engine::new();
+    ///
+    /// let mut v1 = r.group("/v1");
+    /// let refused = v1.try_handle("get", "/tea", async |c: &mut Context| c.string(200, "green"));
+    /// assert!(refused.is_err()); // a method is in capital letters
+    /// ```
     ///
     /// # Errors
     /// If the method is not made of capital letters, the path is no pattern, or it collides with a
@@ -158,6 +206,14 @@ macro_rules! registering {
 
         /// Registers a route for a method by its name, which must be made of capital letters.
         ///
+        /// ```
+        /// use curtsy_web::{Context, Engine};
+        ///
+        /// let mut r = Engine::new();
+        ///
+        /// r.handle("PROPFIND", "/files/*path", async |c: &mut Context| c.status(207));
+        /// ```
+        ///
         /// # Panics
         /// If the method is no such name, or the path is no pattern or collides with a route that
         /// is there. [`try_handle`](Self::try_handle) returns the error instead.
@@ -177,6 +233,18 @@ macro_rules! registering {
         /// Registers a route for nine methods: GET, POST, PUT, PATCH, HEAD, OPTIONS, DELETE,
         /// CONNECT, TRACE.
         ///
+        /// ```
+        /// use curtsy_web::{Context, Engine};
+        ///
+        /// let mut r = Engine::new();
+        ///
+        /// r.any("/echo", async |c: &mut Context| {
+        ///     let body = c.take_body();
+        ///     c.body(200, body);
+        /// });
+        /// assert_eq!(r.routes().len(), 9);
+        /// ```
+        ///
         /// # Panics
         /// As [`handle`](Self::handle).
         #[track_caller]
@@ -185,6 +253,16 @@ macro_rules! registering {
         }
 
         /// Registers a route for several methods.
+        ///
+        /// ```
+        /// use curtsy_web::{Context, Engine, Method};
+        ///
+        /// let mut r = Engine::new();
+        ///
+        /// r.match_methods(&[Method::GET, Method::HEAD], "/tea", async |c: &mut Context| {
+        ///     c.string(200, "green");
+        /// });
+        /// ```
         ///
         /// # Panics
         /// As [`handle`](Self::handle).

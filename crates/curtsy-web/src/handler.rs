@@ -15,11 +15,20 @@ use crate::answer::Answer;
 use crate::body::Body;
 use crate::context::Context;
 use http::Response;
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 /// A future behind a pointer.
+///
+/// ```
+/// use curtsy_web::BoxFuture;
+///
+/// fn later() -> BoxFuture<'static, u8> {
+///     Box::pin(async { 7 })
+/// }
+/// ```
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What can be called with a context for one lifetime `'a`.
@@ -36,10 +45,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// impl<'a> Call<'a> for ServerName {
 ///     type Future = BoxFuture<'a, ()>;
 ///
-///     fn call(&self, c: &'a mut Context) -> Self::Future {
-///         let name = self.0;
+///     fn call(&'a self, c: &'a mut Context) -> Self::Future {
 ///         Box::pin(async move {
-///             c.header("Server", name);
+///             c.header("Server", self.0);
 ///             c.next().await;
 ///         })
 ///     }
@@ -53,7 +61,7 @@ pub trait Call<'a> {
     type Future: Future<Output: Answer> + Send + 'a;
 
     /// Begins to run.
-    fn call(&self, c: &'a mut Context) -> Self::Future;
+    fn call(&'a self, c: &'a mut Context) -> Self::Future;
 
     /// The name to show for it.
     fn name(&self) -> &'static str {
@@ -68,7 +76,7 @@ where
 {
     type Future = Fut;
 
-    fn call(&self, c: &'a mut Context) -> Fut {
+    fn call(&'a self, c: &'a mut Context) -> Fut {
         self(c)
     }
 }
@@ -76,6 +84,17 @@ where
 /// A handler or middleware: what can be called with any context.
 ///
 /// You never implement this: implement [`Call`].
+///
+/// ```
+/// use curtsy_web::{Context, Engine, Handler};
+///
+/// fn twice(r: &mut Engine, handler: impl Handler) {
+///     r.get("/once", handler.clone());
+///     r.get("/again", handler);
+/// }
+///
+/// twice(&mut Engine::new(), async |c: &mut Context| c.string(200, "hi"));
+/// ```
 pub trait Handler: for<'a> Call<'a> + Clone + Send + Sync + 'static {}
 
 impl<H> Handler for H where H: for<'a> Call<'a> + Clone + Send + Sync + 'static {}
@@ -102,12 +121,14 @@ pub trait IntoHandlers<Kind> {
     fn into_chain(self) -> Chain;
 }
 
-/// Marks a single handler.
+/// Marks a single handler: inferred, never written.
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct One;
 
-/// Marks a tuple of handlers.
+/// Marks a tuple of handlers: inferred, never written.
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct Many;
 
 /// Handlers in the order of their calls.
@@ -127,12 +148,15 @@ impl std::fmt::Debug for Chain {
 pub(crate) type Link = Arc<dyn Step>;
 
 /// A handler without its type.
-pub(crate) trait Step: Send + Sync {
+pub(crate) trait Step: Any + Send + Sync {
     /// Runs as a link of a chain.
-    fn run<'a>(&self, c: &'a mut Context) -> BoxFuture<'a, ()>;
+    fn run<'a>(&'a self, c: &'a mut Context) -> BoxFuture<'a, ()>;
 
     /// Runs as the first link: takes the context, goes through the chain, makes the response.
-    fn serve(&self, c: Context) -> BoxFuture<'static, Response<Body>>;
+    ///
+    /// The context is taken from where it lies: it is large, and every hand that it went through
+    /// would copy it.
+    fn serve(&self, c: &mut Option<Context>) -> BoxFuture<'static, Response<Body>>;
 
     fn name(&self) -> &'static str;
 }
@@ -140,23 +164,48 @@ pub(crate) trait Step: Send + Sync {
 struct Typed<H>(H);
 
 impl<H: Handler> Step for Typed<H> {
-    fn run<'a>(&self, c: &'a mut Context) -> BoxFuture<'a, ()> {
-        let handler = self.0.clone();
+    fn run<'a>(&'a self, c: &'a mut Context) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let reply = handler.call(&mut *c).await.answer();
+            let reply = self.0.call(&mut *c).await.answer();
             c.reply(reply);
         })
     }
 
-    fn serve(&self, mut c: Context) -> BoxFuture<'static, Response<Body>> {
-        let handler = self.0.clone();
+    fn serve(&self, c: &mut Option<Context>) -> BoxFuture<'static, Response<Body>> {
+        let mut c = c.take();
+        if size_of::<H>() == 0 {
+            // There is nothing to keep alive: a copy costs nothing.
+            let handler = self.0.clone();
+            return Box::pin(async move {
+                // By reference, and not out of the future, for the same reason.
+                let Some(c) = &mut c else {
+                    return Response::default();
+                };
+                let reply = handler.call(&mut *c).await.answer();
+                c.reply(reply);
+                if c.has_next() {
+                    c.next().await;
+                }
+                c.finish()
+            });
+        }
         Box::pin(async move {
-            let reply = handler.call(&mut c).await.answer();
+            let Some(c) = &mut c else {
+                return Response::default();
+            };
+            // Kept by the engine's own count: a copy would count on a line that all workers share.
+            let engine = Arc::clone(&c.engine);
+            let first = engine.route(c.target).chain.first();
+            let first = first.and_then(|link| (&**link as &dyn Any).downcast_ref::<Self>());
+            let Some(Self(handler)) = first else {
+                return Response::default();
+            };
+            let reply = handler.call(&mut *c).await.answer();
             c.reply(reply);
             if c.has_next() {
                 c.next().await;
             }
-            c.into_response()
+            c.finish()
         })
     }
 

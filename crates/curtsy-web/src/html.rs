@@ -71,6 +71,13 @@ fn environment() -> Environment<'static> {
 impl Engine {
     /// Loads the templates whose paths match a pattern, for instance `templates/**/*.html`.
     ///
+    /// ```
+    /// # fn load() -> Result<(), curtsy_web::Error> {
+    /// let mut r = curtsy_web::Engine::new();
+    /// r.load_html_glob("templates/**/*.html")?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// If the pattern is malformed or matches nothing, or a file is no template.
     pub fn load_html_glob(&mut self, pattern: &str) -> Result<&mut Self, Error> {
@@ -86,6 +93,13 @@ impl Engine {
     }
 
     /// Loads templates from files.
+    ///
+    /// ```
+    /// # fn load() -> Result<(), curtsy_web::Error> {
+    /// let mut r = curtsy_web::Engine::new();
+    /// r.load_html_files(&["templates/layout.html", "templates/index.html"])?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// If a file cannot be read or is no template.
@@ -124,6 +138,13 @@ impl Engine {
 
 impl Context {
     /// Answers with a template. One that is missing or fails is a 500 and a noted error.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.html(200, "index.html", &serde_json::json!({ "title": "Teas" }));
+    /// # }
+    /// ```
     pub fn html<T: Serialize>(&mut self, status: impl IntoStatus, name: &str, value: &T) {
         let Some(templates) = self.engine.templates.clone() else {
             return self.fail(Error::render("the engine has no templates"));

@@ -3,17 +3,25 @@
 //! `escaped` makes `<`, `>`, `&` and the two line separators of Unicode harmless in HTML; `pure`
 //! leaves them; `ascii` writes everything beyond ASCII as escapes.
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
+use std::cell::Cell;
 use std::io;
 
-type Written = Result<Vec<u8>, serde_json::Error>;
+type Written = Result<Bytes, serde_json::Error>;
 
-/// Room for a typical answer, so that a small one is written without growing.
-const FIRST_BYTES: usize = 128;
+/// The longest answer that is written into the thread's own buffer and copied from there, in bytes:
+/// a copy of exactly its size costs less than a buffer that grew and its bookkeeping. A longer one
+/// keeps the buffer it was written into, so that no thread holds on to much.
+const COPIED_BYTES_MAX: usize = 16 << 10;
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 pub(crate) fn pure<T: Serialize + ?Sized>(value: &T) -> Written {
-    serde_json::to_vec(value)
+    write(value, CompactFormatter)
 }
 
 pub(crate) fn escaped<T: Serialize + ?Sized>(value: &T) -> Written {
@@ -30,9 +38,16 @@ pub(crate) fn ascii<T: Serialize + ?Sized>(value: &T) -> Written {
 }
 
 fn write<T: Serialize + ?Sized>(value: &T, formatter: impl Formatter) -> Written {
-    let mut out = Vec::with_capacity(FIRST_BYTES);
+    // Taken, not borrowed: a value may write JSON while it is written itself.
+    let mut out = BUFFER.take();
+    out.clear();
     value.serialize(&mut Serializer::with_formatter(&mut out, formatter))?;
-    Ok(out)
+    if out.capacity() > COPIED_BYTES_MAX {
+        return Ok(out.into());
+    }
+    let bytes = Bytes::copy_from_slice(&out);
+    BUFFER.set(out);
+    Ok(bytes)
 }
 
 /// A formatter whose texts are harmless in HTML.
@@ -127,12 +142,14 @@ pub(crate) fn escape_script(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{ascii, escape_script, escaped, indented, pure};
+    use super::{COPIED_BYTES_MAX, ascii, escape_script, escaped, indented, pure};
+    use bytes::Bytes;
+    use serde::{Serialize, Serializer};
 
     #[test]
     fn the_flavours_differ_in_texts_only() {
         let value = serde_json::json!({ "a<": ["<b>&é\u{2028}😀\"\n", 1, null, true] });
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let text = |bytes: Bytes| String::from_utf8(bytes.into()).unwrap();
         assert_eq!(
             text(pure(&value).unwrap()),
             "{\"a<\":[\"<b>&é\u{2028}😀\\\"\\n\",1,null,true]}"
@@ -150,6 +167,39 @@ mod tests {
             let back: serde_json::Value = serde_json::from_slice(&bytes.unwrap()).unwrap();
             assert_eq!(back, value);
         }
+    }
+
+    /// Writes JSON while it is written.
+    struct Nested;
+
+    impl Serialize for Nested {
+        fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            let inner = pure("inner").map_err(serde::ser::Error::custom)?;
+            to.serialize_str(std::str::from_utf8(&inner).unwrap())
+        }
+    }
+
+    /// Writes half of itself.
+    struct Broken;
+
+    impl Serialize for Broken {
+        fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::{Error, SerializeSeq};
+            to.serialize_seq(None)?.serialize_element("half")?;
+            Err(S::Error::custom("no more"))
+        }
+    }
+
+    #[test]
+    fn answers_share_a_buffer_and_nothing_else() {
+        let long = "x".repeat(2 * COPIED_BYTES_MAX);
+        let first = pure("first").unwrap();
+        assert_eq!(pure(&long).unwrap().len(), long.len() + 2);
+        assert!(escaped(&Broken).is_err());
+        let nested = pure(&["before", "after"].map(|text| (text, Nested))).unwrap();
+        assert_eq!(nested, r#"[["before","\"inner\""],["after","\"inner\""]]"#);
+        assert_eq!(pure("second").unwrap(), "\"second\"");
+        assert_eq!(first, "\"first\"");
     }
 
     #[test]

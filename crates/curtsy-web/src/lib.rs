@@ -124,9 +124,3 @@ pub use curtsy_lifecycle::{Address, ConnectionInfo, Draining};
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 #[cfg(feature = "html")]
 pub use minijinja;
-
-/// The guides' examples compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/from-gin.md")]
-#[doc = include_str!("../../../docs/from-axum.md")]
-struct Guides;

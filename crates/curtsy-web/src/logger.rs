@@ -5,7 +5,7 @@
 
 use crate::context::Context;
 use crate::handler::{BoxFuture, Call};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -14,6 +14,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a log line is made of.
+///
+/// ```
+/// use curtsy_web::{LogParams, Logger};
+///
+/// fn line(p: &LogParams<'_>) -> String {
+///     format!("{} {} {} {:?}\n", p.method, p.path, p.status.as_u16(), p.latency)
+/// }
+///
+/// let logger = Logger::new().formatter(line);
+/// ```
 #[derive(Clone, Debug)]
 pub struct LogParams<'c> {
     /// When the answer was ready.
@@ -28,6 +38,10 @@ pub struct LogParams<'c> {
     pub method: &'c Method,
     /// The request's path with its query.
     pub path: &'c str,
+    /// The version of HTTP that the client speaks.
+    pub version: Version,
+    /// The request's headers.
+    pub headers: &'c HeaderMap,
     /// The private errors, one in a line.
     pub errors: String,
     /// The answer's body in bytes, if it is known.
@@ -61,6 +75,10 @@ struct Config {
 
 impl Logger {
     /// A logger to standard output in gin's format, with colours on a terminal.
+    ///
+    /// ```
+    /// curtsy_web::Engine::new().use_middleware(curtsy_web::Logger::new());
+    /// ```
     pub fn new() -> Self {
         Self(Arc::new(Config {
             formatter: Arc::new(default_line),
@@ -87,6 +105,10 @@ impl Logger {
     }
 
     /// Turns colours on or off.
+    ///
+    /// ```
+    /// let logger = curtsy_web::Logger::new().colors(false);
+    /// ```
     #[must_use]
     pub fn colors(self, colors: bool) -> Self {
         self.with(|config| config.colors = colors)
@@ -108,6 +130,10 @@ impl Logger {
     }
 
     /// Writes nothing of requests for these paths.
+    ///
+    /// ```
+    /// let logger = curtsy_web::Logger::new().skip_paths(["/health", "/metrics"]);
+    /// ```
     #[must_use]
     pub fn skip_paths<P: Into<String>>(self, paths: impl IntoIterator<Item = P>) -> Self {
         let paths = paths.into_iter().map(Into::into);
@@ -115,6 +141,10 @@ impl Logger {
     }
 
     /// Writes nothing of requests of which `skip` says so after they were answered.
+    ///
+    /// ```
+    /// let logger = curtsy_web::Logger::new().skip(|c| c.response_status().is_success());
+    /// ```
     #[must_use]
     pub fn skip(self, skip: impl Fn(&Context) -> bool + Send + Sync + 'static) -> Self {
         self.with(|config| config.skip = Some(Arc::new(skip)))
@@ -144,12 +174,11 @@ impl fmt::Debug for Logger {
 impl<'a> Call<'a> for Logger {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
-        let config = Arc::clone(&self.0);
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         Box::pin(async move {
             let began = Instant::now();
             c.next().await;
-            config.log(c, began.elapsed());
+            self.0.log(c, began.elapsed());
         })
     }
 }
@@ -168,6 +197,8 @@ impl Config {
             client_ip: c.client_ip(),
             method: c.method(),
             path,
+            version: c.version(),
+            headers: c.headers(),
             errors: error_lines(c),
             body_size: c.response_size(),
             colors: self.colors,
@@ -285,10 +316,10 @@ fn decimal(value: u128, unit: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::{LogParams, default_line, go_duration, rounded};
-    use http::{Method, StatusCode};
+    use http::{HeaderMap, Method, StatusCode, Version};
     use std::time::Duration;
 
-    fn params() -> LogParams<'static> {
+    fn params(headers: &HeaderMap) -> LogParams<'_> {
         let time = jiff::civil::date(2018, 12, 7).at(9, 11, 42, 0);
         LogParams {
             time: time.to_zoned(jiff::tz::TimeZone::UTC).unwrap(),
@@ -297,6 +328,8 @@ mod tests {
             client_ip: Some([20, 20, 20, 20].into()),
             method: &Method::GET,
             path: "/",
+            version: Version::HTTP_11,
+            headers,
             errors: String::new(),
             body_size: None,
             colors: false,
@@ -306,15 +339,16 @@ mod tests {
     #[test]
     fn the_line_is_gins() {
         assert_eq!(
-            default_line(&params()),
+            default_line(&params(&HeaderMap::new())),
             "[CURTSY] 2018/12/07 - 09:11:42 | 200 |       5s |     20.20.20.20 | GET      \"/\"\n"
         );
+        let headers = HeaderMap::new();
         let colored = LogParams {
             colors: true,
             status: StatusCode::NOT_FOUND,
             path: "/a\"\x1b[0m",
             errors: "Error #01: disk\n".into(),
-            ..params()
+            ..params(&headers)
         };
         assert_eq!(
             default_line(&colored),

@@ -28,6 +28,12 @@ static CURRENT: AtomicU8 = AtomicU8::new(0);
 impl Mode {
     /// The process's mode: the one that was set, else by `CURTSY_MODE` or `GIN_MODE` (`debug`,
     /// `release`, `test`), else debug.
+    ///
+    /// ```
+    /// if curtsy_web::Mode::current() == curtsy_web::Mode::Debug {
+    ///     println!("not for production");
+    /// }
+    /// ```
     pub fn current() -> Self {
         match CURRENT.load(Ordering::Relaxed) {
             1 => Self::Debug,
@@ -42,6 +48,10 @@ impl Mode {
     }
 
     /// Sets the process's mode.
+    ///
+    /// ```
+    /// curtsy_web::Mode::set(curtsy_web::Mode::Release);
+    /// ```
     pub fn set(mode: Self) {
         CURRENT.store(mode as u8, Ordering::Relaxed);
     }

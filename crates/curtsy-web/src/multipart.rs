@@ -21,12 +21,25 @@ use std::path::Path;
 const PARTS_MAX: usize = 1_000;
 
 /// The most bytes of a form with all its files: 1 GiB. Beyond it the answer is 413.
+///
+/// ```
+/// assert_eq!(curtsy_web::MULTIPART_BYTES_MAX, 1 << 30);
+/// ```
 pub const MULTIPART_BYTES_MAX: u64 = 1 << 30;
 
 /// The longest name of a file that is kept, in bytes: what file systems allow.
 const FILE_NAME_BYTES_MAX: usize = 255;
 
 /// A file of a form.
+///
+/// ```
+/// # use curtsy_web::{Context, Result};
+/// # async fn example(c: &mut Context) -> Result {
+/// let file = c.form_file("picture").await?;
+/// let line = format!("{}: {} bytes of {}", file.file_name(), file.size(), file.content_type());
+/// c.string(200, line);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct FormFile {
     field: String,
@@ -45,38 +58,90 @@ enum Content {
 
 impl FormFile {
     /// The name of its field.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// assert_eq!(c.form_file("picture").await?.field(), "picture");
+    /// # Ok(()) }
+    /// ```
     pub fn field(&self) -> &str {
         &self.field
     }
 
     /// Its name without directories and control characters; `file` if nothing is left. Still the
     /// client's choice: do not overwrite what you need.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// // `../../etc/passwd` is `passwd` here.
+    /// let name = c.form_file("picture").await?.file_name();
+    /// # Ok(()) }
+    /// ```
     pub fn file_name(&self) -> String {
         safe_name(&self.raw_name)
     }
 
     /// Its name as the client sent it: not fit for a path.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let said = c.form_file("picture").await?.raw_file_name();
+    /// println!("the client calls it {said:?}");
+    /// # Ok(()) }
+    /// ```
     pub fn raw_file_name(&self) -> &str {
         &self.raw_name
     }
 
     /// The headers of its part.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let language = c.form_file("text").await?.headers().get("content-language");
+    /// # Ok(()) }
+    /// ```
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
     /// The type that the client says it has.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let is_png = c.form_file("picture").await?.content_type() == "image/png";
+    /// # Ok(()) }
+    /// ```
     pub fn content_type(&self) -> &str {
         let value = self.headers.get(header::CONTENT_TYPE);
         value.and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 
     /// Its size in bytes.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let is_large = c.form_file("picture").await?.size() > 1 << 20;
+    /// # Ok(()) }
+    /// ```
     pub fn size(&self) -> u64 {
         self.size
     }
 
     /// Its bytes, all at once.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let bytes = c.form_file("picture").await?.bytes().await?;
+    /// c.data(200, "image/png", bytes);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// If they lie in a temporary file that cannot be read.
@@ -96,7 +161,26 @@ impl FormFile {
         }
     }
 
-    async fn save(&self, path: &Path) -> io::Result<()> {
+    /// Writes it to a path of your choice, replacing what is there.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, Result};
+    /// async fn upload(c: &mut Context) -> Result {
+    ///     let form = c.multipart_form().await?;
+    ///     for file in form.files_of("photos") {
+    ///         file.save(format!("./photos/{}", file.file_name())).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # Engine::new().post("/", upload);
+    /// ```
+    ///
+    /// # Errors
+    /// If the path cannot be written to.
+    ///
+    /// Cancel safety: the file may be written in part.
+    pub async fn save(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let path = path.as_ref();
         match &self.content {
             Content::Memory(bytes) => tokio::fs::write(path, bytes).await,
             Content::Disk(file) => {
@@ -114,6 +198,14 @@ impl FormFile {
 
 impl Context {
     /// The form with its files, read once.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let form = c.multipart_form().await?;
+    /// let (texts, files) = (form.values().len(), form.files().len());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// If the body is no form with files, is malformed, or is larger than
@@ -153,6 +245,14 @@ impl Context {
 
     /// Writes a field's first file to a path of your choice, replacing what is there.
     ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let name = c.form_file("picture").await?.file_name();
+    /// c.save_uploaded_file("picture", format!("./pictures/{name}")).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// If the form cannot be read or has no such file, or the file cannot be written.
     pub async fn save_uploaded_file(
@@ -161,7 +261,7 @@ impl Context {
         path: impl AsRef<Path>,
     ) -> Result<(), Error> {
         let file = self.form_file(field).await?;
-        file.save(path.as_ref()).await.map_err(Error::private)
+        file.save(path).await.map_err(Error::private)
     }
 
     pub(crate) async fn read_multipart(&mut self) -> Result<Form, Error> {

@@ -7,6 +7,15 @@ use http::{StatusCode, header};
 use serde::Serialize;
 
 /// A format that a handler can answer in.
+///
+/// ```
+/// # use curtsy_web::Context;
+/// # async fn example(c: &mut Context) {
+/// use curtsy_web::Offer;
+///
+/// c.negotiate(200, &[Offer::Json, Offer::Html("tea.html"), Offer::Text], &["green"]);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Offer<'n> {

@@ -12,6 +12,13 @@ use std::net::IpAddr;
 
 /// Headers by which platforms name the client, for
 /// [`Settings::trusted_platform`](crate::Settings::trusted_platform).
+///
+/// ```
+/// use curtsy_web::{Engine, platform};
+///
+/// let mut r = Engine::new();
+/// r.settings_mut().trusted_platform = Some(platform::CLOUDFLARE);
+/// ```
 pub mod platform {
     use http::HeaderName;
 

@@ -25,6 +25,17 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::task::Poll;
 
 /// What a panic left behind.
+///
+/// ```
+/// use curtsy_web::{Context, Panic, Recovery};
+///
+/// fn report(c: &mut Context, panic: &Panic) {
+///     eprintln!("{} at {}", panic.message(), panic.location());
+///     c.string(500, "sorry");
+/// }
+///
+/// let recovery = Recovery::new().answer(report);
+/// ```
 #[derive(Debug)]
 pub struct Panic {
     message: String,
@@ -35,21 +46,53 @@ pub struct Panic {
 
 impl Panic {
     /// The panic's message; of a payload that is no text, a placeholder.
+    ///
+    /// ```
+    /// use curtsy_web::Recovery;
+    ///
+    /// // For a page that developers see.
+    /// let recovery = Recovery::new().answer(|c, panic| c.string(500, panic.message().to_owned()));
+    /// ```
     pub fn message(&self) -> &str {
         &self.message
     }
 
     /// The file, line and column where it happened.
+    ///
+    /// ```
+    /// use curtsy_web::Recovery;
+    ///
+    /// // For a page that developers see.
+    /// let recovery = Recovery::new().answer(|c, panic| c.string(500, panic.location().to_owned()));
+    /// ```
     pub fn location(&self) -> &str {
         &self.location
     }
 
     /// The calls that led there.
+    ///
+    /// ```
+    /// use curtsy_web::Recovery;
+    ///
+    /// // For a page that developers see.
+    /// let recovery = Recovery::new().answer(|c, panic| c.string(500, panic.backtrace().to_owned()));
+    /// ```
     pub fn backtrace(&self) -> &str {
         &self.backtrace
     }
 
     /// The value that was thrown.
+    ///
+    /// ```
+    /// use curtsy_web::Recovery;
+    ///
+    /// struct Maintenance; // thrown by `std::panic::panic_any`
+    ///
+    /// let recovery = Recovery::new().answer(|c, panic| {
+    ///     let planned = panic.payload().is::<Maintenance>();
+    ///     c.abort_with_status(if planned { 503 } else { 500 });
+    /// });
+    /// ```
     pub fn payload(&self) -> &(dyn Any + Send) {
         &*self.payload
     }
@@ -101,6 +144,10 @@ pub struct Recovery {
 
 impl Recovery {
     /// Answers 500 without a body and logs to standard error.
+    ///
+    /// ```
+    /// curtsy_web::Engine::new().use_middleware(curtsy_web::Recovery::new());
+    /// ```
     pub fn new() -> Self {
         install_hook();
         Self {
@@ -110,6 +157,10 @@ impl Recovery {
     }
 
     /// Answers in another way. Called only if nothing was written before the panic.
+    ///
+    /// ```
+    /// let recovery = curtsy_web::Recovery::new().answer(|c, _| c.string(500, "sorry"));
+    /// ```
     #[must_use]
     pub fn answer(mut self, answer: impl Fn(&mut Context, &Panic) + Send + Sync + 'static) -> Self {
         self.answer = Some(Arc::new(answer));
@@ -117,6 +168,10 @@ impl Recovery {
     }
 
     /// Logs elsewhere.
+    ///
+    /// ```
+    /// let recovery = curtsy_web::Recovery::new().writer(std::io::sink());
+    /// ```
     #[must_use]
     pub fn writer(mut self, writer: impl Write + Send + 'static) -> Self {
         self.writer = Arc::new(Mutex::new(writer));
@@ -174,15 +229,14 @@ impl fmt::Debug for Recovery {
 impl<'a> Call<'a> for Recovery {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
-        let this = self.clone();
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         Box::pin(async move {
             let caught = {
                 let mut next = pin!(c.next());
                 poll_fn(|cx| poll_catching(next.as_mut(), cx)).await
             };
             if let Err(panic) = caught {
-                this.recover(c, &panic);
+                self.recover(c, &panic);
             }
         })
     }

@@ -51,25 +51,47 @@ impl Context {
     }
 
     /// Answers with JSON for human eyes: four spaces for each level.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.indented_json(200, &serde_json::json!({ "tea": "green" }));
+    /// # }
+    /// ```
     pub fn indented_json<T: Serialize + ?Sized>(&mut self, status: impl IntoStatus, value: &T) {
         self.write_result(status, JSON, json::indented(value));
     }
 
     /// Answers with JSON whose arrays are no script: they follow a `while(1);` (see
     /// [`Settings::secure_json_prefix`](crate::Settings::secure_json_prefix)).
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.secure_json(200, &["a", "b"]); // while(1);["a","b"]
+    /// # }
+    /// ```
     pub fn secure_json<T: Serialize + ?Sized>(&mut self, status: impl IntoStatus, value: &T) {
         let bytes = json::escaped(value).map(|bytes| {
             if !(bytes.starts_with(b"[") && bytes.ends_with(b"]")) {
                 return bytes;
             }
             let prefix = self.engine.settings.secure_json_prefix.as_bytes();
-            [prefix, &bytes].concat()
+            [prefix, &bytes].concat().into()
         });
         self.write_result(status, JSON, bytes);
     }
 
     /// Answers with a call of the function that the query's `callback` names; without one, with
     /// JSON.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// // /?callback=show
+    /// c.jsonp(200, &["a"]); // show(["a"]);
+    /// # }
+    /// ```
     pub fn jsonp<T: Serialize + ?Sized>(&mut self, status: impl IntoStatus, value: &T) {
         let callback = json::escape_script(self.query("callback"));
         if callback.is_empty() {
@@ -83,40 +105,94 @@ impl Context {
     }
 
     /// Answers with JSON in which everything beyond ASCII is escaped.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.ascii_json(200, "größe"); // "gr\u00f6\u00dfe"
+    /// # }
+    /// ```
     pub fn ascii_json<T: Serialize + ?Sized>(&mut self, status: impl IntoStatus, value: &T) {
         self.write_result(status, ASCII_JSON, json::ascii(value));
     }
 
     /// Answers with JSON as it is.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.pure_json(200, "<b>"); // "<b>", where `json` writes \u003cb\u003e
+    /// # }
+    /// ```
     pub fn pure_json<T: Serialize + ?Sized>(&mut self, status: impl IntoStatus, value: &T) {
         self.write_result(status, JSON, json::pure(value));
     }
 
     /// Answers with XML. The root's name is the type's.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// #[derive(serde::Serialize)]
+    /// struct Tea {
+    ///     name: &'static str,
+    /// }
+    ///
+    /// c.xml(200, &Tea { name: "green" }); // <Tea><name>green</name></Tea>
+    /// # }
+    /// ```
     #[cfg(feature = "xml")]
     pub fn xml<T: Serialize + ?Sized>(&mut self, status: impl IntoStatus, value: &T) {
         self.write_result(status, XML, quick_xml::se::to_string(value));
     }
 
     /// Answers with YAML.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.yaml(200, &serde_json::json!({ "tea": "green" }));
+    /// # }
+    /// ```
     #[cfg(feature = "yaml")]
     pub fn yaml<T: Serialize>(&mut self, status: impl IntoStatus, value: &T) {
         self.write_result(status, YAML, serde_saphyr::to_string(value));
     }
 
     /// Answers with TOML.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.toml(200, &serde_json::json!({ "tea": "green" }));
+    /// # }
+    /// ```
     #[cfg(feature = "toml")]
     pub fn toml<T: Serialize + ?Sized>(&mut self, status: impl IntoStatus, value: &T) {
         self.write_result(status, TOML, toml::to_string(value));
     }
 
     /// Answers with MessagePack, structs as maps.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.msgpack(200, &serde_json::json!({ "tea": "green" }));
+    /// # }
+    /// ```
     #[cfg(feature = "msgpack")]
     pub fn msgpack<T: Serialize + ?Sized>(&mut self, status: impl IntoStatus, value: &T) {
         self.write_result(status, MSGPACK, rmp_serde::to_vec_named(value));
     }
 
     /// Answers with a message of Protocol Buffers.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.protobuf(200, &7_u32); // any `prost::Message`
+    /// # }
+    /// ```
     #[cfg(feature = "protobuf")]
     pub fn protobuf(&mut self, status: impl IntoStatus, message: &impl prost::Message) {
         let body = message.encode_to_vec();
@@ -124,6 +200,16 @@ impl Context {
     }
 
     /// Answers with text.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.string(200, "as it is");
+    /// let name = c.query("name");
+    /// let made = format!("and {name}");
+    /// c.string(200, made);
+    /// # }
+    /// ```
     pub fn string(&mut self, status: impl IntoStatus, text: impl Into<Cow<'static, str>>) {
         let body = match text.into() {
             Cow::Borrowed(text) => Body::from(text),
@@ -133,6 +219,13 @@ impl Context {
     }
 
     /// Answers with bytes of some type.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.data(200, "image/svg+xml", "<svg xmlns='http://www.w3.org/2000/svg'/>");
+    /// # }
+    /// ```
     pub fn data(&mut self, status: impl IntoStatus, content_type: &str, data: impl Into<Bytes>) {
         match HeaderValue::from_str(content_type) {
             Ok(kind) => {
@@ -144,6 +237,15 @@ impl Context {
 
     /// Answers with what a reader gives, in chunks as they come. `length` in bytes, if it is known,
     /// is announced to the client.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Result};
+    /// # async fn example(c: &mut Context) -> Result {
+    /// let file = tokio::fs::File::open("report.pdf").await?;
+    /// let length = file.metadata().await?.len();
+    /// c.data_from_reader(200, Some(length), "application/pdf", file);
+    /// # Ok(()) }
+    /// ```
     pub fn data_from_reader<R>(
         &mut self,
         status: impl IntoStatus,
@@ -195,6 +297,18 @@ impl Context {
 
     /// Answers with a stream of chunks that the drain does not cut: it must end by itself, or it
     /// will be a straggler at the drain's deadline.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// use futures_util::{StreamExt, stream};
+    ///
+    /// let draining = c.draining();
+    /// let ticks = stream::repeat("tick\n").take_until(draining.wait());
+    /// let chunks = ticks.chain(stream::iter(["bye\n"])).map(Ok::<_, std::io::Error>);
+    /// c.stream_to_end(200, chunks);
+    /// # }
+    /// ```
     pub fn stream_to_end<S, T, E>(&mut self, status: impl IntoStatus, stream: S)
     where
         S: Stream<Item = Result<T, E>> + Send + 'static,
@@ -205,11 +319,26 @@ impl Context {
     }
 
     /// Answers with any body.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.header("Content-Type", "text/plain");
+    /// c.body(200, "anything that is a body");
+    /// # }
+    /// ```
     pub fn body(&mut self, status: impl IntoStatus, body: impl Into<Body>) {
         self.write_bare(status.into_status(), body.into());
     }
 
     /// Redirects: a status from 300 to 308, or 201, and where to.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.redirect(302, "/login");
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// If the status is another one: a mistake in the program.
@@ -267,6 +396,16 @@ impl Context {
     }
 
     /// The same-site rule of the cookies set from now on.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// use curtsy_web::cookie::SameSite;
+    ///
+    /// c.set_same_site(SameSite::Strict);
+    /// c.set_cookie(("session", "0f3a"));
+    /// # }
+    /// ```
     pub fn set_same_site(&mut self, rule: SameSite) {
         self.cold().same_site = Some(rule);
     }

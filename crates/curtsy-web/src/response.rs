@@ -14,6 +14,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 impl Context {
     /// Sets the status. After the first write it has no effect.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.status(202); // with an empty body, unless something is written
+    /// # }
+    /// ```
     pub fn status(&mut self, status: impl IntoStatus) {
         let status = status.into_status();
         if self.written && status != self.status {
@@ -29,6 +36,14 @@ impl Context {
     /// Sets a header of the answer; an empty value removes it.
     ///
     /// A name or value that HTTP does not allow is not sent but noted in [`errors`](Self::errors).
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.header("Cache-Control", "no-store");
+    /// c.header("X-Powered-By", ""); // takes it away
+    /// # }
+    /// ```
     pub fn header<N, V>(&mut self, name: N, value: V)
     where
         N: TryInto<HeaderName>,
@@ -50,36 +65,100 @@ impl Context {
     }
 
     /// The headers of the answer.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.next().await;
+    /// let has_type = c.response_headers().contains_key("content-type");
+    /// # }
+    /// ```
     pub fn response_headers(&self) -> &HeaderMap {
         &self.headers
     }
 
     /// The headers of the answer, to change.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// use curtsy_web::HeaderValue;
+    ///
+    /// // A second one of the same name, which `header` would replace.
+    /// let link = HeaderValue::from_static("</a.css>; rel=preload");
+    /// c.response_headers_mut().append("link", link);
+    /// # }
+    /// ```
     pub fn response_headers_mut(&mut self) -> &mut HeaderMap {
         &mut self.headers
     }
 
     /// The status of the answer as it stands.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.next().await;
+    /// if c.response_status().is_server_error() {
+    ///     eprintln!("{} failed", c.path());
+    /// }
+    /// # }
+    /// ```
     pub fn response_status(&self) -> StatusCode {
         self.status
     }
 
     /// How many bytes the body of the answer has, if it is known.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.string(200, "four");
+    /// assert_eq!(c.response_size(), Some(4));
+    /// # }
+    /// ```
     pub fn response_size(&self) -> Option<u64> {
         http_body::Body::size_hint(&self.answer).exact()
     }
 
     /// The body of the answer so far, unless it is a stream.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.string(200, "four");
+    /// assert_eq!(c.response_bytes(), Some(&b"four"[..]));
+    /// # }
+    /// ```
     pub fn response_bytes(&self) -> Option<&[u8]> {
         self.answer.bytes()
     }
 
     /// Whether the answer has been begun.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.next().await;
+    /// if !c.is_written() {
+    ///     c.string(200, "nobody had anything to say");
+    /// }
+    /// # }
+    /// ```
     pub fn is_written(&self) -> bool {
         self.written
     }
 
     /// Throws away what was written, to answer something else.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.string(200, "a secret");
+    /// c.clear_answer();
+    /// c.string(403, "not for you");
+    /// # }
+    /// ```
     pub fn clear_answer(&mut self) {
         self.written = false;
         self.content_type = None;
@@ -181,7 +260,7 @@ impl Context {
 
     /// The answer, at the end. The request's header map is used again for it: hyper keeps a
     /// connection's maps, and would otherwise have to allocate new ones.
-    pub(crate) fn into_response(mut self) -> Response<Body> {
+    pub(crate) fn finish(&mut self) -> Response<Body> {
         if self.headers.is_empty() {
             self.headers = std::mem::take(&mut self.request.headers);
             self.headers.clear();
@@ -218,6 +297,16 @@ fn allows_body(status: StatusCode) -> bool {
 }
 
 /// A status: a [`StatusCode`] or its number.
+///
+/// ```
+/// # use curtsy_web::Context;
+/// # async fn example(c: &mut Context) {
+/// use curtsy_web::StatusCode;
+///
+/// c.string(404, "by number");
+/// c.string(StatusCode::NOT_FOUND, "by name");
+/// # }
+/// ```
 pub trait IntoStatus {
     /// The status. A number that is none is 500.
     fn into_status(self) -> StatusCode;

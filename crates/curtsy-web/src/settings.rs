@@ -3,9 +3,17 @@
 use http::HeaderName;
 
 /// The most bytes of a body that are read into memory: 32 MiB, as gin keeps of a form.
+///
+/// ```
+/// assert_eq!(curtsy_web::Settings::default().max_body, curtsy_web::BODY_BYTES_MAX);
+/// ```
 pub const BODY_BYTES_MAX: usize = 32 << 20;
 
 /// What stands before a JSON array in `c.secure_json`, so that it is not a script.
+///
+/// ```
+/// assert_eq!(curtsy_web::SECURE_JSON_PREFIX, "while(1);");
+/// ```
 pub const SECURE_JSON_PREFIX: &str = "while(1);";
 
 /// How an engine treats requests in general.

@@ -33,6 +33,12 @@ pub struct Event {
 
 impl Event {
     /// An event with a text. Lines are kept apart as the format wants it.
+    ///
+    /// ```
+    /// use curtsy_web::Event;
+    ///
+    /// assert_eq!(Event::data("tick").to_string(), "data:tick\n\n");
+    /// ```
     pub fn data(text: impl Into<String>) -> Self {
         Self {
             data: text.into(),
@@ -42,6 +48,13 @@ impl Event {
 
     /// An event with a value as JSON.
     ///
+    /// ```
+    /// use curtsy_web::Event;
+    ///
+    /// let event = Event::json(&[1, 2]).unwrap();
+    /// assert_eq!(event.to_string(), "data:[1,2]\n\n");
+    /// ```
+    ///
     /// # Errors
     /// If the value cannot be JSON.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
@@ -50,6 +63,13 @@ impl Event {
     }
 
     /// The same event with a name. Line breaks in it are dropped.
+    ///
+    /// ```
+    /// use curtsy_web::Event;
+    ///
+    /// let event = Event::data("12:00").event("tick");
+    /// assert_eq!(event.to_string(), "event:tick\ndata:12:00\n\n");
+    /// ```
     #[must_use]
     pub fn event(mut self, name: &str) -> Self {
         self.event = one_line(name);
@@ -57,6 +77,13 @@ impl Event {
     }
 
     /// The same event with an id. Line breaks in it are dropped.
+    ///
+    /// ```
+    /// use curtsy_web::Event;
+    ///
+    /// // Sent back as `Last-Event-ID` by a client that connects again.
+    /// assert_eq!(Event::data("x").id("7").to_string(), "id:7\ndata:x\n\n");
+    /// ```
     #[must_use]
     pub fn id(mut self, id: &str) -> Self {
         self.id = one_line(id);
@@ -64,6 +91,14 @@ impl Event {
     }
 
     /// The same event, telling the client how long to wait before it connects again.
+    ///
+    /// ```
+    /// use curtsy_web::Event;
+    /// use std::time::Duration;
+    ///
+    /// let event = Event::data("x").retry(Duration::from_secs(1));
+    /// assert_eq!(event.to_string(), "retry:1000\ndata:x\n\n");
+    /// ```
     #[must_use]
     pub fn retry(mut self, after: Duration) -> Self {
         self.retry = Some(after);
@@ -96,6 +131,14 @@ fn one_line(text: &str) -> String {
 
 impl Context {
     /// Adds one event to the answer. A text is sent as it is, any other value as JSON.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// c.sse_event("message", "hello");
+    /// c.sse_event("numbers", &[1, 2]);
+    /// # }
+    /// ```
     pub fn sse_event<T: Serialize + ?Sized>(&mut self, event: &str, data: &T) {
         let text = match serde_json::to_value(data) {
             Ok(serde_json::Value::String(text)) => text,

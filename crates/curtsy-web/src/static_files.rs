@@ -48,6 +48,10 @@ pub struct StaticDir {
 
 impl StaticDir {
     /// A directory without listings.
+    ///
+    /// ```
+    /// let assets = curtsy_web::StaticDir::new("./assets");
+    /// ```
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: Arc::new(dir.into()),
@@ -57,6 +61,10 @@ impl StaticDir {
     }
 
     /// Lists directories that have no `index.html`. Default `false`.
+    ///
+    /// ```
+    /// let files = curtsy_web::StaticDir::new("./files").listing(true);
+    /// ```
     #[must_use]
     pub fn listing(mut self, listing: bool) -> Self {
         self.listing = listing;
@@ -65,6 +73,13 @@ impl StaticDir {
 
     /// Answers what is not there with the directory's own `index.html`: for single-page
     /// applications that route by themselves. Default `false`.
+    ///
+    /// ```
+    /// use curtsy_web::{Engine, StaticDir};
+    ///
+    /// let mut r = Engine::new();
+    /// r.static_dir("/", StaticDir::new("./dist").single_page(true));
+    /// ```
     #[must_use]
     pub fn single_page(mut self, single_page: bool) -> Self {
         self.fallback = single_page;
@@ -95,6 +110,10 @@ pub struct Embedded(Arc<HashMap<String, Content>>);
 
 impl Embedded {
     /// Files by their paths, without a slash at the beginning.
+    ///
+    /// ```
+    /// let files = curtsy_web::Embedded::new([("index.html", &b"<h1>hi</h1>"[..])]);
+    /// ```
     pub fn new<'p>(files: impl IntoIterator<Item = (&'p str, &'static [u8])>) -> Self {
         let content = |(path, bytes): (&str, &'static [u8])| {
             let meta = Meta {
@@ -214,7 +233,7 @@ fn list(dir: &File) -> io::Result<Vec<String>> {
 impl<'a> Call<'a> for StaticDir {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
             let path = c.param("filepath").to_owned();
@@ -265,23 +284,21 @@ struct OneFile(Arc<PathBuf>);
 impl<'a> Call<'a> for OneFile {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
-        let path = Arc::clone(&self.0);
-        Box::pin(async move { c.file(&*path).await })
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
+        Box::pin(async move { c.file(&**self.0).await })
     }
 }
 
 impl<'a> Call<'a> for Embedded {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
-        let files = Arc::clone(&self.0);
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         Box::pin(async move {
             let mut name = clean(c.param("filepath"));
             if name.ends_with('/') {
                 name.push_str(INDEX);
             }
-            match files.get(name.trim_start_matches('/')) {
+            match self.0.get(name.trim_start_matches('/')) {
                 Some(content) => c.send_content(content.clone()),
                 None => c.not_found().await,
             }
@@ -308,6 +325,11 @@ impl RouterGroup<'_> {
     /// Serves a directory under a path, for GET and HEAD. What is not there goes to the engine's
     /// `no_route`.
     ///
+    /// ```
+    /// let mut r = curtsy_web::Engine::new();
+    /// r.group("/v1").static_dir("/assets", "./assets");
+    /// ```
+    ///
     /// # Panics
     /// If the path has parameters or collides with a route that is there.
     #[track_caller]
@@ -318,6 +340,11 @@ impl RouterGroup<'_> {
 
     /// Serves one file under a path, for GET and HEAD.
     ///
+    /// ```
+    /// let mut r = curtsy_web::Engine::new();
+    /// r.group("/v1").static_file("/favicon.ico", "./favicon.ico");
+    /// ```
+    ///
     /// # Panics
     /// If the path has parameters or collides with a route that is there.
     #[track_caller]
@@ -327,6 +354,12 @@ impl RouterGroup<'_> {
     }
 
     /// Serves files that are part of the program under a path, for GET and HEAD.
+    ///
+    /// ```
+    /// let mut r = curtsy_web::Engine::new();
+    /// let files = curtsy_web::Embedded::new([("hello.txt", &b"hello"[..])]);
+    /// r.group("/v1").static_embedded("/files", files);
+    /// ```
     ///
     /// # Panics
     /// If the path has parameters or collides with a route that is there.
@@ -340,6 +373,11 @@ impl RouterGroup<'_> {
 impl Engine {
     /// Serves a directory under a path, for GET and HEAD. What is not there goes to `no_route`.
     ///
+    /// ```
+    /// let mut r = curtsy_web::Engine::new();
+    /// r.static_dir("/assets", "./assets");
+    /// ```
+    ///
     /// # Panics
     /// If the path has parameters or collides with a route that is there.
     #[track_caller]
@@ -350,6 +388,11 @@ impl Engine {
 
     /// Serves one file under a path, for GET and HEAD.
     ///
+    /// ```
+    /// let mut r = curtsy_web::Engine::new();
+    /// r.static_file("/favicon.ico", "./favicon.ico");
+    /// ```
+    ///
     /// # Panics
     /// If the path has parameters or collides with a route that is there.
     #[track_caller]
@@ -359,6 +402,12 @@ impl Engine {
     }
 
     /// Serves files that are part of the program under a path, for GET and HEAD.
+    ///
+    /// ```
+    /// let mut r = curtsy_web::Engine::new();
+    /// let files = curtsy_web::Embedded::new([("hello.txt", &b"hello"[..])]);
+    /// r.static_embedded("/files", files);
+    /// ```
     ///
     /// # Panics
     /// If the path has parameters or collides with a route that is there.

@@ -40,6 +40,20 @@ pub struct Client {
 }
 
 /// A request to be sent.
+///
+/// ```
+/// # use curtsy_web::{Context, Engine, test::Client};
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # let mut r = Engine::new();
+/// r.any("/echo", async |c: &mut Context| {
+///     let body = c.take_body();
+///     c.body(200, body);
+/// });
+/// let client = Client::new(r);
+/// let request = client.post("/echo").header("X-Key", "tea").body("hello");
+/// assert_eq!(request.send().await.text(), "hello");
+/// # });
+/// ```
 #[derive(Debug)]
 #[must_use = "a request does nothing until it is sent"]
 pub struct RequestBuilder {
@@ -48,6 +62,20 @@ pub struct RequestBuilder {
 }
 
 /// An answer, body included.
+///
+/// ```
+/// # use curtsy_web::{Context, Engine, test::Client};
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # let mut r = Engine::new();
+/// r.any("/echo", async |c: &mut Context| {
+///     let body = c.take_body();
+///     c.body(200, body);
+/// });
+/// let client = Client::new(r);
+/// let answer = client.post("/echo").body("hello").send().await;
+/// assert_eq!((answer.status(), answer.text().as_str()), (200, "hello"));
+/// # });
+/// ```
 #[derive(Clone, Debug)]
 pub struct Answer {
     status: StatusCode,
@@ -58,6 +86,18 @@ pub struct Answer {
 
 impl Client {
     /// A client of `engine`, as if connected from `192.0.2.1:1234` without TLS.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.get("/ip", async |c: &mut Context| {
+    ///     let ip = c.client_ip().map(|ip| ip.to_string()).unwrap_or_default();
+    ///     c.string(200, ip);
+    /// });
+    /// assert_eq!(Client::new(r).get("/ip").send().await.text(), "192.0.2.1");
+    /// # });
+    /// ```
     pub fn new(engine: Engine) -> Self {
         Self {
             engine,
@@ -68,6 +108,20 @@ impl Client {
     }
 
     /// The same client, connected from another address.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.get("/ip", async |c: &mut Context| {
+    ///     let ip = c.client_ip().map(|ip| ip.to_string()).unwrap_or_default();
+    ///     c.string(200, ip);
+    /// });
+    /// let peer: std::net::SocketAddr = "198.51.100.7:1".parse().unwrap();
+    /// let client = Client::new(r).with_peer(peer.into());
+    /// assert_eq!(client.get("/ip").send().await.text(), "198.51.100.7");
+    /// # });
+    /// ```
     #[must_use]
     pub fn with_peer(mut self, peer: Address) -> Self {
         self.peer = peer;
@@ -75,6 +129,15 @@ impl Client {
     }
 
     /// The same client, connected by TLS.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.get("/", async |c: &mut Context| c.string(200, c.scheme()));
+    /// assert_eq!(Client::new(r).with_tls().get("/").send().await.text(), "https");
+    /// # });
+    /// ```
     #[must_use]
     pub fn with_tls(mut self) -> Self {
         self.tls = true;
@@ -82,11 +145,34 @@ impl Client {
     }
 
     /// Tells the engine's requests that the server drains.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.get("/poll", async |c: &mut Context| {
+    ///     c.draining().wait().await;
+    ///     c.string(200, "ask again");
+    /// });
+    /// let client = Client::new(r);
+    /// client.drain();
+    /// assert_eq!(client.get("/poll").send().await.text(), "ask again");
+    /// # });
+    /// ```
     pub fn drain(&self) {
         self.drain.raise();
     }
 
     /// A request.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.handle("PURGE", "/cache", async |c: &mut Context| c.status(204));
+    /// assert_eq!(Client::new(r).request("PURGE", "/cache").send().await.status(), 204);
+    /// # });
+    /// ```
     ///
     /// # Panics
     /// If the method or the URI is malformed.
@@ -108,6 +194,18 @@ impl Client {
 
     /// A GET.
     ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/", async |c: &mut Context| {
+    ///     let method = c.method().to_string();
+    ///     c.string(200, method);
+    /// });
+    /// assert_eq!(Client::new(r).get("/").send().await.text(), "GET");
+    /// # });
+    /// ```
+    ///
     /// # Panics
     /// If the URI is malformed.
     pub fn get(&self, uri: &str) -> RequestBuilder {
@@ -115,6 +213,15 @@ impl Client {
     }
 
     /// A HEAD.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.head("/", async |c: &mut Context| c.header("X-Here", "yes"));
+    /// assert_eq!(Client::new(r).head("/").send().await.header("x-here"), "yes");
+    /// # });
+    /// ```
     ///
     /// # Panics
     /// If the URI is malformed.
@@ -124,6 +231,18 @@ impl Client {
 
     /// A POST.
     ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/", async |c: &mut Context| {
+    ///     let method = c.method().to_string();
+    ///     c.string(200, method);
+    /// });
+    /// assert_eq!(Client::new(r).post("/").send().await.text(), "POST");
+    /// # });
+    /// ```
+    ///
     /// # Panics
     /// If the URI is malformed.
     pub fn post(&self, uri: &str) -> RequestBuilder {
@@ -131,6 +250,18 @@ impl Client {
     }
 
     /// A PUT.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/", async |c: &mut Context| {
+    ///     let method = c.method().to_string();
+    ///     c.string(200, method);
+    /// });
+    /// assert_eq!(Client::new(r).put("/").send().await.text(), "PUT");
+    /// # });
+    /// ```
     ///
     /// # Panics
     /// If the URI is malformed.
@@ -140,6 +271,18 @@ impl Client {
 
     /// A PATCH.
     ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/", async |c: &mut Context| {
+    ///     let method = c.method().to_string();
+    ///     c.string(200, method);
+    /// });
+    /// assert_eq!(Client::new(r).patch("/").send().await.text(), "PATCH");
+    /// # });
+    /// ```
+    ///
     /// # Panics
     /// If the URI is malformed.
     pub fn patch(&self, uri: &str) -> RequestBuilder {
@@ -147,6 +290,18 @@ impl Client {
     }
 
     /// A DELETE.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/", async |c: &mut Context| {
+    ///     let method = c.method().to_string();
+    ///     c.string(200, method);
+    /// });
+    /// assert_eq!(Client::new(r).delete("/").send().await.text(), "DELETE");
+    /// # });
+    /// ```
     ///
     /// # Panics
     /// If the URI is malformed.
@@ -172,6 +327,19 @@ impl Client {
 impl RequestBuilder {
     /// Adds a header.
     ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.get("/", async |c: &mut Context| {
+    ///     let key = c.get_header("x-key").to_owned();
+    ///     c.string(200, key);
+    /// });
+    /// let answer = Client::new(r).get("/").header("X-Key", "tea").send().await;
+    /// assert_eq!(answer.text(), "tea");
+    /// # });
+    /// ```
+    ///
     /// # Panics
     /// If the name or the value is malformed.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
@@ -185,12 +353,38 @@ impl RequestBuilder {
     }
 
     /// Sets the body.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/echo", async |c: &mut Context| {
+    ///     let body = c.take_body();
+    ///     c.body(200, body);
+    /// });
+    /// let client = Client::new(r);
+    /// assert_eq!(client.post("/echo").body("hello").send().await.text(), "hello");
+    /// # });
+    /// ```
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         *self.request.body_mut() = body.into();
         self
     }
 
     /// Sets the body to a value as JSON, and its type.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/echo", async |c: &mut Context| {
+    ///     let body = c.take_body();
+    ///     c.body(200, body);
+    /// });
+    /// let client = Client::new(r);
+    /// assert_eq!(client.post("/echo").json(&[1, 2]).send().await.text(), "[1,2]");
+    /// # });
+    /// ```
     ///
     /// # Panics
     /// If the value cannot be JSON.
@@ -202,6 +396,20 @@ impl RequestBuilder {
     }
 
     /// Sets the body to a form, and its type.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/echo", async |c: &mut Context| {
+    ///     let body = c.take_body();
+    ///     c.body(200, body);
+    /// });
+    /// let client = Client::new(r);
+    /// let answer = client.post("/echo").form(&[("name", "ada l")]).send().await;
+    /// assert_eq!(answer.text(), "name=ada+l");
+    /// # });
+    /// ```
     pub fn form(self, pairs: &[(&str, &str)]) -> Self {
         let body = form_urlencoded::Serializer::new(String::new())
             .extend_pairs(pairs)
@@ -210,12 +418,41 @@ impl RequestBuilder {
     }
 
     /// Puts a value into the request's extensions.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// #[derive(Clone)]
+    /// struct Tenant(&'static str); // what a layer outside would have put there
+    ///
+    /// r.get("/", async |c: &mut Context| {
+    ///     let tenant = c.of_type::<Tenant>().map_or("nobody", |tenant| tenant.0);
+    ///     c.string(200, tenant);
+    /// });
+    /// let answer = Client::new(r).get("/").extension(Tenant("ann")).send().await;
+    /// assert_eq!(answer.text(), "ann");
+    /// # });
+    /// ```
     pub fn extension<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
         self.request.extensions_mut().insert(value);
         self
     }
 
     /// Sends the request and reads the whole answer. A stream is read to its end.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/echo", async |c: &mut Context| {
+    ///     let body = c.take_body();
+    ///     c.body(200, body);
+    /// });
+    /// let client = Client::new(r);
+    /// assert_eq!(client.get("/echo").send().await.status(), 200);
+    /// # });
+    /// ```
     pub async fn send(self) -> Answer {
         let head = self.request.method() == Method::HEAD;
         let response = self.send_open().await;
@@ -243,6 +480,20 @@ impl RequestBuilder {
     }
 
     /// Sends the request and returns the answer with its body unread.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/echo", async |c: &mut Context| {
+    ///     let body = c.take_body();
+    ///     c.body(200, body);
+    /// });
+    /// let client = Client::new(r);
+    /// let response = client.get("/echo").send_open().await;
+    /// assert_eq!(response.status(), 200); // and its body has not been read
+    /// # });
+    /// ```
     pub async fn send_open(self) -> http::Response<Body> {
         let info = self.client.info();
         match self.client.engine.call_with(self.request, Some(info)).await {
@@ -262,32 +513,110 @@ impl RequestBuilder {
 
 impl Answer {
     /// The status as a number.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/echo", async |c: &mut Context| {
+    ///     let body = c.take_body();
+    ///     c.body(200, body);
+    /// });
+    /// let client = Client::new(r);
+    /// assert_eq!(client.get("/none").send().await.status(), 404);
+    /// # });
+    /// ```
     pub fn status(&self) -> u16 {
         self.status.as_u16()
     }
 
     /// The headers.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/echo", async |c: &mut Context| {
+    ///     let body = c.take_body();
+    ///     c.body(200, body);
+    /// });
+    /// let client = Client::new(r);
+    /// let answer = client.get("/none").send().await;
+    /// assert!(answer.headers().contains_key("content-type"));
+    /// # });
+    /// ```
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
     /// A header as text; empty if it is not there.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/echo", async |c: &mut Context| {
+    ///     let body = c.take_body();
+    ///     c.body(200, body);
+    /// });
+    /// let client = Client::new(r);
+    /// let answer = client.get("/none").send().await;
+    /// assert_eq!(answer.header("content-type"), "text/plain");
+    /// assert_eq!(answer.header("x-other"), "");
+    /// # });
+    /// ```
     pub fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value.and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 
     /// The body.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/echo", async |c: &mut Context| {
+    ///     let body = c.take_body();
+    ///     c.body(200, body);
+    /// });
+    /// let client = Client::new(r);
+    /// let answer = client.post("/echo").body("hello").send().await;
+    /// assert_eq!(answer.bytes(), "hello");
+    /// # });
+    /// ```
     pub fn bytes(&self) -> &Bytes {
         &self.body
     }
 
     /// The body as text, with replacements where it is not UTF-8.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.any("/echo", async |c: &mut Context| {
+    ///     let body = c.take_body();
+    ///     c.body(200, body);
+    /// });
+    /// let client = Client::new(r);
+    /// assert_eq!(client.get("/none").send().await.text(), "404 page not found");
+    /// # });
+    /// ```
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// The body as JSON.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.get("/", async |c: &mut Context| c.json(200, &[1, 2]));
+    /// assert_eq!(Client::new(r).get("/").send().await.json()[1], 2);
+    /// # });
+    /// ```
     ///
     /// # Panics
     /// If it is not JSON.
@@ -299,6 +628,19 @@ impl Answer {
     }
 
     /// Whether the body ended with an error.
+    ///
+    /// ```
+    /// # use curtsy_web::{Context, Engine, test::Client};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # let mut r = Engine::new();
+    /// r.get("/", async |c: &mut Context| {
+    ///     let chunks = [Ok("half "), Err(std::io::Error::other("no more"))];
+    ///     c.stream(200, futures_util::stream::iter(chunks));
+    /// });
+    /// let answer = Client::new(r).get("/").send().await;
+    /// assert!(answer.is_broken() && answer.text() == "half ");
+    /// # });
+    /// ```
     pub fn is_broken(&self) -> bool {
         self.broken
     }

@@ -23,6 +23,14 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 /// The rest of a request's handlers as a tower service: what a layer wraps.
+///
+/// ```
+/// use curtsy_web::{Engine, Rest};
+/// use tower::layer::layer_fn;
+///
+/// let mut r = Engine::new();
+/// r.layer(layer_fn(|rest: Rest| rest)); // a layer that adds nothing
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Rest(());
 
@@ -75,7 +83,14 @@ where
     }
 }
 
-/// A tower layer as middleware; see [`Engine::layer`].
+/// A tower layer as middleware; see [`Engine::layer`], which makes it.
+///
+/// ```
+/// use curtsy_web::Engine;
+/// use tower_http::compression::CompressionLayer;
+///
+/// Engine::new().layer(CompressionLayer::new());
+/// ```
 pub struct Layered<S, B> {
     service: S,
     body: PhantomData<fn() -> B>,
@@ -106,7 +121,7 @@ where
 {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         let service = self.service.clone();
         Box::pin(async move {
             // What the logger needs afterwards, whatever the layer does with the request.
@@ -171,7 +186,7 @@ where
 {
     type Future = BoxFuture<'a, ()>;
 
-    fn call(&self, c: &'a mut Context) -> Self::Future {
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
         let service = self.service.clone();
         let segments = self.segments;
         Box::pin(async move {
@@ -222,6 +237,16 @@ impl RouterGroup<'_> {
     /// Hands every request under a path to a tower service, which sees the path after it. Nine
     /// methods, as [`any`](Self::any).
     ///
+    /// ```
+    /// use curtsy_web::{Context, Engine};
+    ///
+    /// let mut users = Engine::new();
+    /// users.get("/:id", async |c: &mut Context| c.string(200, "somebody"));
+    ///
+    /// let mut r = Engine::new();
+    /// r.group("/v1").mount("/users", users); // /v1/users/7
+    /// ```
+    ///
     /// # Panics
     /// If the path collides with a route that is there.
     #[track_caller]
@@ -254,6 +279,14 @@ impl RouterGroup<'_> {
 
     /// Adds a tower layer as middleware: it wraps the handlers of the routes registered from now
     /// on. An error of its service is answered as a private one: 500.
+    ///
+    /// ```
+    /// use curtsy_web::Engine;
+    /// use tower_http::compression::CompressionLayer;
+    ///
+    /// let mut r = Engine::new();
+    /// r.group("/texts").layer(CompressionLayer::new());
+    /// ```
     pub fn layer<L, B>(&mut self, layer: L) -> &mut Self
     where
         L: Layer<Rest>,

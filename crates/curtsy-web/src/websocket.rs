@@ -25,12 +25,30 @@ use tokio_tungstenite::tungstenite::{self, Message as Wire};
 
 /// How long the peer may take to answer a Close: long enough for a slow network, short enough for
 /// any drain.
+///
+/// ```
+/// assert!(curtsy_web::CLOSE_WAIT.as_secs() < 30); // the drain's deadline
+/// ```
 pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// The largest message that is received, in bytes: 16 MiB.
+///
+/// ```
+/// let options = curtsy_web::WebSocketOptions::default();
+/// assert_eq!(options.max_message, curtsy_web::MESSAGE_BYTES_MAX);
+/// ```
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// A message.
+///
+/// ```
+/// # use curtsy_web::{Message, WebSocket};
+/// # async fn example(mut ws: WebSocket) -> Result<(), curtsy_web::Error> {
+/// if let Some(Ok(Message::Text(text))) = ws.recv().await {
+///     ws.send(Message::Text(text.to_uppercase())).await?;
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// Text.
@@ -40,6 +58,15 @@ pub enum Message {
 }
 
 /// How a WebSocket is opened.
+///
+/// ```
+/// use curtsy_web::WebSocketOptions;
+///
+/// let options = WebSocketOptions {
+///     protocols: vec!["chat.v2".into(), "chat.v1".into()],
+///     ..WebSocketOptions::default()
+/// };
+/// ```
 #[derive(Clone, Debug)]
 pub struct WebSocketOptions {
     /// The subprotocols that the server speaks, the preferred one first. Default none.
@@ -62,6 +89,16 @@ impl Default for WebSocketOptions {
 }
 
 /// An open WebSocket.
+///
+/// ```
+/// # use curtsy_web::{Message, WebSocket};
+/// # async fn example(mut ws: WebSocket) -> Result<(), curtsy_web::Error> {
+/// ws.text("hello").await?;
+/// while let Some(Ok(message)) = ws.recv().await {
+///     ws.send(message).await?;
+/// }
+/// # Ok(()) }
+/// ```
 pub struct WebSocket {
     stream: WebSocketStream<TokioIo<Upgraded>>,
     draining: Draining,
@@ -80,6 +117,15 @@ enum State {
 impl WebSocket {
     /// The next message; `None` when the socket is closed, be it by the peer, by
     /// [`close`](Self::close) or by the drain. Pings are answered on the way.
+    ///
+    /// ```
+    /// # use curtsy_web::{Message, WebSocket};
+    /// # async fn example(mut ws: WebSocket) -> Result<(), curtsy_web::Error> {
+    /// while let Some(message) = ws.recv().await {
+    ///     println!("{:?}", message?);
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// Cancel safety: a message is never lost by dropping the future.
     pub async fn recv(&mut self) -> Option<Result<Message, Error>> {
@@ -120,6 +166,13 @@ impl WebSocket {
 
     /// Sends a message.
     ///
+    /// ```
+    /// # use curtsy_web::{Message, WebSocket};
+    /// # async fn example(mut ws: WebSocket) -> Result<(), curtsy_web::Error> {
+    /// ws.send(Message::Binary(vec![1, 2, 3].into())).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// If the socket is closed, or closing because of the drain.
     ///
@@ -137,6 +190,13 @@ impl WebSocket {
 
     /// Sends text.
     ///
+    /// ```
+    /// # use curtsy_web::{Message, WebSocket};
+    /// # async fn example(mut ws: WebSocket) -> Result<(), curtsy_web::Error> {
+    /// ws.text("hello").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`send`](Self::send).
     pub async fn text(&mut self, text: impl Into<String>) -> Result<(), Error> {
@@ -145,6 +205,13 @@ impl WebSocket {
 
     /// Closes: sends a Close with a code (1000 is an ordinary end) and a reason, and waits for the
     /// peer's, at most [`CLOSE_WAIT`]. Messages that still arrive are dropped.
+    ///
+    /// ```
+    /// # use curtsy_web::{Message, WebSocket};
+    /// # async fn example(mut ws: WebSocket) -> Result<(), curtsy_web::Error> {
+    /// ws.close(1000, "that is all").await;
+    /// # Ok(()) }
+    /// ```
     pub async fn close(mut self, code: u16, reason: &str) {
         if self.state == State::Open {
             self.begin_close(CloseCode::from(code), reason).await;
@@ -153,11 +220,30 @@ impl WebSocket {
     }
 
     /// The subprotocol that was agreed on.
+    ///
+    /// ```
+    /// # use curtsy_web::{Message, WebSocket};
+    /// # async fn example(mut ws: WebSocket) -> Result<(), curtsy_web::Error> {
+    /// let is_v2 = ws.protocol() == Some("chat.v2");
+    /// # Ok(()) }
+    /// ```
     pub fn protocol(&self) -> Option<&str> {
         self.protocol.as_deref()
     }
 
     /// Says that the server wants to end: for those who only send.
+    ///
+    /// ```
+    /// # use curtsy_web::{Message, WebSocket};
+    /// # async fn example(mut ws: WebSocket) -> Result<(), curtsy_web::Error> {
+    /// let draining = ws.draining();
+    /// while !draining.is_draining() {
+    ///     ws.text("tick").await?;
+    ///     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    /// }
+    /// ws.close(1001, "going away").await;
+    /// # Ok(()) }
+    /// ```
     pub fn draining(&self) -> Draining {
         self.draining.clone()
     }
@@ -226,6 +312,19 @@ impl Context {
     }
 
     /// Opens a WebSocket with options.
+    ///
+    /// ```
+    /// # use curtsy_web::Context;
+    /// # async fn example(c: &mut Context) {
+    /// use curtsy_web::{WebSocket, WebSocketOptions};
+    ///
+    /// // For pages of any host.
+    /// let options = WebSocketOptions { any_origin: true, ..WebSocketOptions::default() };
+    /// c.websocket_with(&options, async |mut ws: WebSocket| {
+    ///     let _ = ws.text("hello").await;
+    /// });
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// Outside of a tokio runtime.

@@ -3,7 +3,8 @@
 //!
 //! ```sh
 //! cargo run -p curtsy --example axum_app
-//! curl -N http://127.0.0.1:3000/clock     # then Ctrl-C the server: the stream says goodbye
+//! curl http://127.0.0.1:3000/hello/ada         # Hello, ada from 127.0.0.1:
+//! curl -N http://127.0.0.1:3000/clock          # then Ctrl-C the server: the stream says goodbye
 //! ```
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
@@ -26,9 +27,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/clock", get(clock))
         .route("/echo", get(echo));
     let listener = tokio::net::TcpListener::bind(address).await?;
+    tell(listener.local_addr()?);
     // axum::serve(listener, app).await?;
     let outcome = curtsy::serve(listener, app).await?;
     std::process::exit(i32::from(!outcome.is_drained()) * 3);
+}
+
+#[allow(clippy::print_stdout, reason = "an example that says where it is")]
+fn tell(address: std::net::SocketAddr) {
+    println!("listening on {address}");
 }
 
 /// The client's address comes with the request.

@@ -2,8 +2,8 @@
 //!
 //! ```sh
 //! cargo run -p curtsy --example graceful
-//! curl http://127.0.0.1:8080/ &      # takes five seconds
-//! kill -TERM "$(pidof graceful)"     # it is answered all the same
+//! curl http://127.0.0.1:8080/                  # Welcome Curtsy Server, five seconds later
+//! kill -TERM "$(pidof graceful)"               # meanwhile: it is answered all the same
 //! ```
 
 use curtsy::web::{Context, Engine, Run};
@@ -15,13 +15,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         tokio::time::sleep(Duration::from_secs(5)).await;
         c.string(200, "Welcome Curtsy Server");
     });
-    let outcome = r.run(":8080")?;
-    // The report of the drain.
-    eprintln_report(outcome.report());
+    let outcome = r.run("")?;
+    tell(outcome.report());
     Ok(())
 }
 
+/// The report of the drain: how long it took, and what had to be cut.
 #[allow(clippy::print_stderr, reason = "an example that tells what happened")]
-fn eprintln_report(report: &curtsy::Report) {
+fn tell(report: &curtsy::Report) {
     eprintln!("{report}");
 }

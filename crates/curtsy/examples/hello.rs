@@ -1,7 +1,9 @@
-//! The framework's smallest program.
+//! The framework's smallest program: a route, and a route with a parameter.
 //!
 //! ```sh
 //! cargo run -p curtsy --example hello
+//! curl http://127.0.0.1:8080/                  # Hello, World!
+//! curl http://127.0.0.1:8080/user/ada          # Hello, ada!
 //! ```
 
 use curtsy::web::{Context, Engine, Run};
@@ -13,6 +15,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let greeting = format!("Hello, {}!", c.param("name"));
         c.string(200, greeting);
     });
-    r.run(":8080")?;
+    r.run("")?; // the environment's PORT, or :8080
     Ok(())
 }

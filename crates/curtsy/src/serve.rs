@@ -45,6 +45,13 @@ where
 }
 
 /// What [`serve`] returns: await it.
+///
+/// ```
+/// # async fn main_() -> Result<(), curtsy::Error> {
+/// let serving = curtsy::serve("127.0.0.1:0", axum::Router::new());
+/// let outcome = serving.await?;
+/// # Ok(()) }
+/// ```
 #[must_use = "a server serves only while it is awaited"]
 pub struct Serve<S, Kind> {
     builder: Builder,
@@ -54,6 +61,16 @@ pub struct Serve<S, Kind> {
 
 impl<S, Kind> Serve<S, Kind> {
     /// Sets how the server drains.
+    ///
+    /// ```
+    /// # async fn main_() -> Result<(), curtsy::Error> {
+    /// use curtsy::DrainPolicy;
+    /// use std::time::Duration;
+    ///
+    /// let policy = DrainPolicy { lame_duck: Duration::from_secs(5), ..DrainPolicy::default() };
+    /// curtsy::serve(":8080", axum::Router::new()).drain(policy).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn drain(mut self, policy: DrainPolicy) -> Self {
         self.builder = self.builder.drain(policy);
         self

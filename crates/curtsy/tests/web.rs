@@ -4,11 +4,21 @@
     clippy::unwrap_used,
     reason = "in a test a failed unwrap is a failed test"
 )]
+#![allow(
+    clippy::print_stdout,
+    reason = "what is skipped is said on standard output"
+)]
 
 use curtsy::web::{Context, Engine, Run};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long anything may take that takes a moment.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn engine() -> Engine {
     let mut r = Engine::new();
@@ -67,6 +77,89 @@ fn run_blocks_with_workers_of_its_own() {
     // It ends with the process: nobody signals a test.
     std::thread::spawn(move || engine().run_listener(listener));
     assert!(ask(address, "/").ends_with("Hello, World!"));
+}
+
+#[test]
+fn run_on_a_unix_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.sock");
+    let on = path.clone();
+    std::thread::spawn(move || engine().run_unix(on));
+    let begun = Instant::now();
+    let mut stream = loop {
+        match UnixStream::connect(&path) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    write!(stream, "GET /user/ada HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("Hello, ada!"), "{answer}");
+}
+
+#[test]
+fn run_on_a_descriptor() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || engine().run_fd(listener.into()));
+    assert!(ask(address, "/user/ada").ends_with("Hello, ada!"));
+}
+
+#[test]
+fn run_with_tls_needs_its_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let (chain, key) = (directory.path().join("chain"), directory.path().join("key"));
+    let error = engine().run_tls("127.0.0.1:0", &chain, &key).unwrap_err();
+    assert!(error.to_string().contains("chain"), "{error}");
+}
+
+/// A certificate's files, made by openssl; without it they cannot be had here.
+fn made_by_openssl(chain: &Path, key: &Path) -> bool {
+    let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost";
+    let openssl = Command::new("openssl")
+        .args(arguments.split(' '))
+        .arg("-out")
+        .arg(chain)
+        .arg("-keyout")
+        .arg(key)
+        .output();
+    openssl.is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn run_with_tls() {
+    let directory = tempfile::tempdir().unwrap();
+    let (chain, key) = (directory.path().join("chain"), directory.path().join("key"));
+    let curl = Command::new("curl").arg("--version").output();
+    if curl.is_err() || !made_by_openssl(&chain, &key) {
+        println!("SKIPPED: openssl or curl is not installed");
+        return;
+    }
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let address = format!("127.0.0.1:{port}");
+    let (on, with) = (address.clone(), chain.clone());
+    std::thread::spawn(move || engine().run_tls(&on, with, key));
+    let arguments = "-sS --retry 100 --retry-connrefused --retry-delay 0 --max-time 60 --cacert";
+    let output = Command::new("curl")
+        .args(arguments.split(' '))
+        .arg(&chain)
+        .args(["--resolve", &format!("localhost:{port}:127.0.0.1")])
+        .arg(format!("https://localhost:{port}/user/ada"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        said,
+        "Hello, ada!",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[tokio::test]

@@ -112,6 +112,12 @@ pub(super) enum Ask {
     Hello,
     Post,
     Big,
+    /// A route with a parameter, answered with text.
+    User,
+    /// The same, answered with JSON.
+    Json,
+    /// JSON that is read, validated and answered with JSON.
+    Signup,
 }
 
 impl Load {
@@ -140,6 +146,15 @@ impl Load {
                 Ask::Post,
                 "wrk.method = 'POST'\nwrk.body = string.rep('x', 1024)\n".to_owned(),
             ),
+            (Ask::User, String::new()),
+            (Ask::Json, String::new()),
+            (
+                Ask::Signup,
+                format!(
+                    "wrk.method = 'POST'\nwrk.body = '{}'\nwrk.headers['Content-Type'] = 'application/json'\n",
+                    super::web::SIGNUP
+                ),
+            ),
         ] {
             fs::write(work.join(ask.script()), script + DONE)
                 .context("writing a script for wrk")?;
@@ -160,6 +175,18 @@ impl Load {
         conns: usize,
         seconds: u64,
     ) -> Result<Found> {
+        self.wrk_over("http", target, ask, conns, seconds)
+    }
+
+    /// The same, with or without TLS.
+    pub(super) fn wrk_over(
+        &self,
+        scheme: &str,
+        target: SocketAddr,
+        ask: Ask,
+        conns: usize,
+        seconds: u64,
+    ) -> Result<Found> {
         let mut command = self.pinned("wrk");
         command.args([
             "-t1",
@@ -171,7 +198,7 @@ impl Load {
         ]);
         command
             .arg(self.work.join(ask.script()))
-            .arg(format!("http://{target}{}", ask.path()));
+            .arg(format!("{scheme}://{target}{}", ask.path()));
         let said = run(command, Duration::from_secs(seconds))?;
         let line = said
             .lines()
@@ -301,7 +328,8 @@ impl Load {
         command
     }
 
-    fn pinned(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    /// A program where the load may run.
+    pub(super) fn pinned(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         match self.core {
             Some(core) => {
                 let mut command = Command::new("taskset");
@@ -349,14 +377,20 @@ impl Ask {
             Self::Hello => "hello.lua",
             Self::Post => "post.lua",
             Self::Big => "big.lua",
+            Self::User => "user.lua",
+            Self::Json => "json.lua",
+            Self::Signup => "signup.lua",
         }
     }
 
-    fn path(self) -> &'static str {
+    pub(super) fn path(self) -> &'static str {
         match self {
             Self::Hello => "/",
             Self::Post => "/echo",
             Self::Big => "/big?bytes=65536",
+            Self::User => "/user/ada",
+            Self::Json => "/json/ada",
+            Self::Signup => "/signup",
         }
     }
 }
@@ -387,7 +421,7 @@ fn found(said: &Value) -> Result<Found> {
 }
 
 /// Runs to the end, or ends it when `time` and the grace are over.
-fn run(command: Command, time: Duration) -> Result<String> {
+pub(super) fn run(command: Command, time: Duration) -> Result<String> {
     finish(&mut spawn(command)?, time)
 }
 

@@ -25,6 +25,8 @@ mod requests;
 mod restart;
 mod server;
 mod table;
+mod tls;
+mod web;
 
 use load::Load;
 use server::{NAMES, Server, Start};
@@ -33,7 +35,7 @@ use table::{Outcome, Table};
 /// What to measure, and how long.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Which tables: requests, tracking, idle, silent, wake, stop, drain, restart. All of them without a name.
+    /// Which tables: requests, tracking, idle, silent, wake, stop, drain, restart, web, tls. All of them without a name.
     #[arg(value_enum)]
     tables: Vec<Which>,
     /// Alternating rounds.
@@ -63,9 +65,11 @@ enum Which {
     Stop,
     Drain,
     Restart,
+    Web,
+    Tls,
 }
 
-const ALL: [Which; 8] = [
+const ALL: [Which; 10] = [
     Which::Requests,
     Which::Tracking,
     Which::Idle,
@@ -74,6 +78,8 @@ const ALL: [Which; 8] = [
     Which::Stop,
     Which::Drain,
     Which::Restart,
+    Which::Web,
+    Which::Tls,
 ];
 
 /// More rounds of these take long and tell little: memory hardly varies.
@@ -115,22 +121,27 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     for which in wanted {
         tables.extend(match which {
             Which::Requests => requests::requests(&bench)?,
-            Which::Tracking => requests::tracking(&bench)?,
+            Which::Tracking => requests::tracking(&bench, root, &work)?,
             Which::Idle => memory::idle(&bench)?,
             Which::Silent => memory::silent(&bench)?,
             Which::Wake => ends::wake(&bench)?,
             Which::Stop => ends::stop(&bench)?,
             Which::Drain => loss::drain(&bench)?,
             Which::Restart => restart::restart(&bench)?,
+            Which::Web => web::web(&bench, root, &work)?,
+            Which::Tls => tls::tls(&bench, root, &work)?,
         });
     }
     for table in &mut tables {
         table.notes.extend(skipped.iter().cloned());
         table.notes.sort();
         table.notes.dedup();
-        table
-            .rows
-            .sort_by_key(|row| NAMES.iter().position(|name| *name == row.server));
+        table.rows.sort_by_key(|row| {
+            NAMES
+                .iter()
+                .position(|name| *name == row.server)
+                .unwrap_or(NAMES.len())
+        });
     }
     let directory = if options.quick {
         work.join("quick")

@@ -1,11 +1,13 @@
 //! What a request costs: processor time, rate and latency, for six kinds of load; and ours against bare hyper.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::{
     Bench,
     load::{Ask, Found, PIPELINED},
-    server::{Running, Start},
+    server::{Running, Server, Start},
     table::{Better, Column, FLOOR, OURS, Table},
 };
 
@@ -119,7 +121,7 @@ pub(super) fn requests(bench: &Bench) -> Result<Vec<Table>> {
             table.goal_ratio(0, FLOOR, 1.15, "CPU per request at most 1.15x the floor");
             table.goal_ratio(
                 0,
-                "hyper-tpc",
+                BARE,
                 1.03,
                 "CPU per request at most 1.03x bare hyper, a thread per core",
             );
@@ -151,12 +153,16 @@ fn measure(bench: &Bench, running: &Running, kind: &Kind) -> Result<(Found, f64)
     Ok((found, running.cpu_seconds()? - before))
 }
 
-/// Ours against bare hyper and nothing else, in more and shorter rounds.
-pub(super) fn tracking(bench: &Bench) -> Result<Vec<Table>> {
+/// Our layer with bare hyper's own service in it: the difference is the layer and nothing else.
+const LAYER: &str = "layer";
+const BARE: &str = "hyper-tpc";
+
+/// Ours against bare hyper and nothing else, in more rounds.
+pub(super) fn tracking(bench: &Bench, root: &Path, work: &Path) -> Result<Vec<Table>> {
     let how = format!(
-        "The same load as `requests-64`, {} against `hyper-tpc` alone, {} alternating rounds of {} s: what exact \
-         connection states, limits and the ledger add to hyper's own connection on the same kind of runtime.",
-        OURS,
+        "The same load as `requests-64`, {} alternating rounds of {} s. The row {OURS} is its server on a runtime of one \
+         thread with the very service of `{BARE}` in it: what exact connection states, limits and the ledger add to \
+         hyper's own connection.",
         bench.rounds * 2,
         bench.seconds
     );
@@ -167,7 +173,8 @@ pub(super) fn tracking(bench: &Bench) -> Result<Vec<Table>> {
         how,
         columns,
     );
-    let both = bench.with(&[OURS, "hyper-tpc"]);
+    let mut both = bench.with(&[BARE]);
+    both.servers.push(Server::build(LAYER, root, work)?);
     let failures = both.alternate(bench.rounds * 2, "tracking", |server, round| {
         let running = server.start(pinned(bench))?;
         bench.load.wrk(running.address, Ask::Hello, 64, 1)?;
@@ -176,13 +183,18 @@ pub(super) fn tracking(bench: &Bench) -> Result<Vec<Table>> {
             .load
             .wrk(running.address, Ask::Hello, 64, bench.seconds)?;
         let cpu = running.cpu_seconds()? - before;
-        table.push(server.name, round, &[Some(cpu / found.requests * 1e6)]);
+        let row = if server.name == LAYER {
+            OURS
+        } else {
+            server.name
+        };
+        table.push(row, round, &[Some(cpu / found.requests * 1e6)]);
         Ok(())
     });
     table.notes.extend(failures);
     table.goal_ratio(
         0,
-        "hyper-tpc",
+        BARE,
         1.05,
         "at most 5% more CPU per request than bare hyper",
     );

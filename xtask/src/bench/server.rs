@@ -60,8 +60,12 @@ pub(super) struct Running {
     child: Child,
     pub(super) address: SocketAddr,
     kind: Kind,
+    tls: bool,
     log: PathBuf,
 }
+
+/// Those that speak TLS, with HTTP/2 by ALPN.
+const TLS: [&str; 5] = [OURS, "axum", "actix", "nginx", "go-nethttp"];
 
 /// Every server there is, in the order of tables.
 pub(super) const NAMES: [&str; 9] = [
@@ -123,8 +127,22 @@ impl Server {
         self.kind != Kind::Nginx { echo: false }
     }
 
+    /// Whether it can be started to speak TLS.
+    pub(super) fn speaks_tls(&self) -> bool {
+        TLS.contains(&self.name)
+    }
+
     /// Starts it and waits until it answers.
     pub(super) fn start(&self, start: Start) -> Result<Running> {
+        self.launch(start, None)
+    }
+
+    /// The same, speaking TLS with the `cert.pem` and `key.pem` of a directory.
+    pub(super) fn start_tls(&self, start: Start, tls: &Path) -> Result<Running> {
+        self.launch(start, Some(tls))
+    }
+
+    fn launch(&self, start: Start, tls: Option<&Path>) -> Result<Running> {
         let address = free_address()?;
         let mut command = match start.core {
             Some(core) => {
@@ -141,13 +159,21 @@ impl Server {
                 if start.linger_none {
                     command.args(["--linger", "0"]);
                 }
+                if let Some(tls) = tls {
+                    let file = |name: &str| tls.join(name).into_os_string();
+                    command.args(["--cert".into(), file("cert.pem")]);
+                    command.args(["--key".into(), file("key.pem")]);
+                }
             }
             Kind::Peer => {
                 command.args(["--listen", &listen, "--threads", &threads]);
+                if let Some(tls) = tls {
+                    command.arg("--tls").arg(tls);
+                }
             }
             Kind::Nginx { echo } => {
                 let directory = self.work.join("nginx");
-                nginx_config(&directory, &listen, start.threads, echo)?;
+                nginx_config(&directory, &listen, start.threads, echo, tls)?;
                 command
                     .arg("-p")
                     .arg(directory)
@@ -167,6 +193,7 @@ impl Server {
             child,
             address,
             kind: self.kind,
+            tls: tls.is_some(),
             log,
         };
         running.wait_until_ready()?;
@@ -207,7 +234,11 @@ impl Running {
                     self.last_words()
                 );
             }
-            match ask(self.address, "GET", "/", "") {
+            let answer = match self.tls {
+                true => ask_tls(self.address),
+                false => ask(self.address, "GET", "/", ""),
+            };
+            match answer {
                 Ok(_) => return Ok(()),
                 Err(error) if begun.elapsed() > READY_WITHIN => {
                     return Err(error.context(format!(
@@ -316,7 +347,13 @@ pub(super) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn expect(address: SocketAddr, method: &str, path: &str, body: &str, expected: &str) -> Result<()> {
+pub(super) fn expect(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+    expected: &str,
+) -> Result<()> {
     let answer = ask(address, method, path, body)?;
     ensure!(
         answer.contains(expected),
@@ -330,8 +367,13 @@ pub(super) fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> 
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let length = body.len();
+    let kind = if body.starts_with('{') {
+        "Content-Type: application/json\r\n"
+    } else {
+        ""
+    };
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{kind}Content-Length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes())?;
     stream.write_all(body.as_bytes())?;
@@ -343,6 +385,18 @@ pub(super) fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> 
         status.starts_with("HTTP/1.1 200"),
         "{method} {path} answers {status:?}"
     );
+    Ok(answer)
+}
+
+/// Asks for `/` over TLS, whatever the certificate.
+fn ask_tls(address: SocketAddr) -> Result<String> {
+    let url = format!("https://{address}/");
+    let output = Command::new("curl")
+        .args(["-skf", "--max-time", "2", &url])
+        .output()
+        .context("curl is not installed")?;
+    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(answer == "Hello, World!", "it answers {answer:?}");
     Ok(answer)
 }
 
@@ -364,7 +418,7 @@ fn peer(name: &str, root: &Path) -> Result<PathBuf> {
         _ => name.to_owned(),
     };
     let directory = root.join("bench/peers");
-    cargo(&["build", "--release", "--package", &package], &directory)?;
+    cargo(&["build", "--release", "--bin", &package], &directory)?;
     Ok(directory.join("target/release").join(package))
 }
 
@@ -391,7 +445,25 @@ pub(super) fn go(name: &str, root: &Path, work: &Path) -> Result<PathBuf> {
 const NGINX_ECHO: &str = "/usr/lib/nginx/modules/ngx_http_echo_module.so";
 
 /// Writes a configuration with the routes of the others. `/big` is a file, as it is with nginx.
-fn nginx_config(directory: &Path, listen: &str, workers: usize, echo: bool) -> Result<()> {
+fn nginx_config(
+    directory: &Path,
+    listen: &str,
+    workers: usize,
+    echo: bool,
+    tls: Option<&Path>,
+) -> Result<()> {
+    let (speaks, certificate) = match tls {
+        None => ("", String::new()),
+        Some(tls) => (
+            " ssl http2",
+            format!(
+                "    ssl_certificate {0}/cert.pem;\n    ssl_certificate_key {0}/key.pem;\n    \
+                 ssl_protocols TLSv1.2 TLSv1.3;\n    http2_max_requests 1000000000;\n    \
+                 http2_idle_timeout 1h;\n",
+                tls.display()
+            ),
+        ),
+    };
     fs::create_dir_all(directory).context("creating nginx's directory")?;
     fs::write(directory.join("big.txt"), "x".repeat(64 * 1024))?;
     let load_module = if echo {
@@ -417,7 +489,7 @@ fn nginx_config(directory: &Path, listen: &str, workers: usize, echo: bool) -> R
          open_file_cache max=16 inactive=1h;\n  keepalive_timeout 1h;\n  keepalive_requests 1000000000;\n  \
          client_header_timeout 1h;\n  client_max_body_size 4m;\n  client_body_temp_path body;\n  \
          proxy_temp_path proxy;\n  fastcgi_temp_path fastcgi;\n  uwsgi_temp_path uwsgi;\n  scgi_temp_path scgi;\n  \
-         server {{\n    listen {listen} backlog=4096 reuseport;\n    \
+         server {{\n    listen {listen}{speaks} backlog=4096 reuseport;\n{certificate}    \
          location = / {{ return 200 'Hello, World!'; }}\n    location = /big {{ alias big.txt; }}\n    \
          location ~ ^/user/(.*)$ {{ return 200 'Hello, $1!'; }}\n    \
          location = /upload {{ return 200 'received=$content_length'; }}\n{echo_routes}  }}\n}}\n"

@@ -231,6 +231,28 @@ impl Table {
         self.goals.push(goal);
     }
 
+    /// Ours is at most `limit` more than `to`, in the median of the rounds' differences.
+    pub(super) fn goal_difference(&mut self, column: usize, to: &str, limit: f64, text: &str) {
+        let samples = |server: &str| {
+            let row = self.rows.iter().find(|row| row.server == server);
+            row.map_or(&[][..], |row| &row.samples[column])
+        };
+        let both = samples(OURS).iter().zip(samples(to));
+        let more = both.filter_map(|(ours, other)| Some((*ours)? - (*other)?));
+        let goal = match Spread::of(more) {
+            Some(more) => {
+                let unit = &self.columns[column].unit;
+                let detail = format!(
+                    "{:+.3} {unit}, from {:+.3} to {:+.3}",
+                    more.median, more.least, more.greatest
+                );
+                goal(text, Outcome::of(more.median <= limit), detail)
+            }
+            None => goal(text, Outcome::NotMeasured, String::new()),
+        };
+        self.goals.push(goal);
+    }
+
     /// Ours is below every one of `others` that was measured.
     pub(super) fn goal_below(&mut self, column: usize, others: &[&str], text: &str) {
         let ratios = others
@@ -388,6 +410,18 @@ mod tests {
         assert_eq!(last(&table), Outcome::Met);
         table.goal_below(0, &["x", FLOOR], "");
         assert_eq!(last(&table), Outcome::NotMet);
+    }
+
+    #[test]
+    fn a_difference_is_taken_within_a_round() {
+        // The machine was twice as slow in the second round, for both.
+        let mut table = table(&[(OURS, &[5.2, 10.2, 5.2]), ("x", &[5.0, 10.0, 5.0])]);
+        table.goal_difference(0, "x", 0.3, "");
+        assert_eq!(last(&table), Outcome::Met);
+        table.goal_difference(0, "x", 0.1, "");
+        assert_eq!(last(&table), Outcome::NotMet);
+        table.goal_difference(0, "absent", 0.3, "");
+        assert_eq!(last(&table), Outcome::NotMeasured);
     }
 
     #[test]

@@ -108,9 +108,13 @@ pub(super) fn check(tree: &Tree, crates: &[Crate]) -> Vec<Finding> {
             ));
             continue;
         };
+        // A crate's tests may ask the crate itself for features.
+        let allowed = |dependency: &&Dependency| {
+            dependency.only_tests && (name == TESTED_UPWARD || dependency.name == *name)
+        };
         for dependency in dependencies
             .iter()
-            .filter(|dependency| !(dependency.only_tests && name == TESTED_UPWARD))
+            .filter(|dependency| !allowed(dependency))
         {
             if let Some(lower) = layers.get(&dependency.name)
                 && lower.layer >= upper.layer
@@ -215,7 +219,7 @@ mod tests {
                 "top",
                 &[("middle", false), ("bottom", false), ("curtsy-prove", true)],
             ),
-            of("middle", &[("bottom", false)]),
+            of("middle", &[("bottom", false), ("middle", true)]),
             of("curtsy-prove", &[("top", true), ("middle", true)]),
             of("bottom", &[]),
         ]

@@ -6,6 +6,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
     process,
 };
 
@@ -33,30 +34,35 @@ pub struct Args {
     pub listen: SocketAddr,
     /// How many threads serve.
     pub threads: usize,
+    /// Where `cert.pem` and `key.pem` are, to speak TLS with.
+    pub tls: Option<&'static Path>,
 }
 
 impl Args {
-    /// Reads `--listen ADDR [--threads N]`, or exits with 2 and a usage line.
+    /// Reads `--listen ADDR [--threads N] [--tls DIRECTORY]`, or exits with 2 and a usage line.
     pub fn parse() -> Self {
         Self::from(std::env::args().skip(1)).unwrap_or_else(|| {
-            eprintln!("usage: --listen ADDR [--threads N]");
+            eprintln!("usage: --listen ADDR [--threads N] [--tls DIRECTORY]");
             process::exit(2)
         })
     }
 
     fn from(mut words: impl Iterator<Item = String>) -> Option<Self> {
-        let (mut listen, mut threads) = (None, 1);
+        let (mut listen, mut threads, mut tls) = (None, 1, None);
         while let Some(flag) = words.next() {
             let value = words.next()?;
             match flag.as_str() {
                 "--listen" => listen = Some(value.parse().ok()?),
                 "--threads" => threads = value.parse().ok().filter(|&threads| threads > 0)?,
+                // Kept for as long as the process lives.
+                "--tls" => tls = Some(&*PathBuf::from(value).leak()),
                 _ => return None,
             }
         }
         Some(Self {
             listen: listen?,
             threads,
+            tls,
         })
     }
 

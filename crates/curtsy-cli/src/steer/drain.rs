@@ -105,7 +105,12 @@ async fn watch(server: &mut Control, view: &mut View) -> Result<ExitCode, BoxErr
                     false => ExitCode::from(3),
                 });
             }
-            _ => {}
+            Event::Restart { .. }
+            | Event::Switched { .. }
+            | Event::LogLevel { .. }
+            | Event::Note { .. }
+            | Event::Unknown
+            | _ => {}
         }
         view.show();
     }
@@ -129,7 +134,7 @@ impl View {
 
     fn show(&mut self) {
         if self.is_terminal {
-            progress::write(&format!("\r\x1b[2K{}", self.bar(Instant::now())));
+            progress::redraw(&self.bar(Instant::now()));
             return;
         }
         let line = self.line();
@@ -141,7 +146,7 @@ impl View {
 
     fn clear(&self) {
         if self.is_terminal {
-            progress::write("\r\x1b[2K");
+            progress::redraw("");
         }
     }
 

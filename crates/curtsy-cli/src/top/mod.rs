@@ -100,10 +100,10 @@ fn keys() -> UnboundedReceiver<Key> {
     // Reading blocks; the process ends with a read under way.
     std::thread::spawn(move || {
         while let Ok(event) = event::read() {
-            let key = match event {
-                event::Event::Key(key) if key.kind == KeyEventKind::Release => continue,
-                event::Event::Key(key) => meaning(key.code, key.modifiers),
-                _ => Key::Other,
+            let key = match event.as_key_event() {
+                Some(key) if key.kind == KeyEventKind::Release => continue,
+                Some(key) => meaning(key.code, key.modifiers),
+                None => Key::Other,
             };
             if keys.send(key).is_err() {
                 return;
@@ -113,6 +113,10 @@ fn keys() -> UnboundedReceiver<Key> {
     pressed
 }
 
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "what is on keyboards beside these keys means nothing here"
+)]
 fn meaning(code: KeyCode, modifiers: KeyModifiers) -> Key {
     match code {
         KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => Key::Interrupt,

@@ -165,7 +165,7 @@ impl Model {
                 }
             }
             Event::LogLevel { level } => self.note(format!("log level: {level}")),
-            _ => {}
+            Event::Unknown | _ => {}
         }
     }
 

@@ -8,5 +8,7 @@
 
 mod commands;
 mod documented;
+mod documents;
 mod found;
 mod server;
+mod terminal;

@@ -45,7 +45,7 @@ pub struct ConnectionStatus {
     pub connection: u64,
     /// `handshake`, `new`, `active`, `idle` or `upgraded`.
     pub state: String,
-    /// Whether it is parked: a bare descriptor.
+    /// Whether it is parked: a bare descriptor, or if it is encrypted, one with its session.
     pub parked: bool,
     /// How long it has been in that state.
     pub age_ms: u64,
@@ -210,7 +210,9 @@ pub(crate) fn list(
         });
         worker.ledger.for_each(|entry| {
             let (state, age_ms) = (entry.state(), ms(now.since(entry.since())));
-            if entry.is_stream() || !wanted.takes(state, false, age_ms) {
+            // An encrypted one rests where it is; its session cannot be put away.
+            let parked = state.is_waiting() && entry.is_resting();
+            if entry.is_stream() || !wanted.takes(state, parked, age_ms) {
                 return;
             }
             if !wanted.takes_peer(entry.peer()) {
@@ -223,7 +225,7 @@ pub(crate) fn list(
                 ConnectionStatus {
                     connection: entry.id(),
                     state: state.name().to_owned(),
-                    parked: false,
+                    parked,
                     age_ms,
                     open_ms: ms(now.since(entry.accepted())),
                     peer: entry.peer().to_string(),

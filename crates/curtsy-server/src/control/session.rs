@@ -118,7 +118,7 @@ impl Session {
                     if !text.is_empty() {
                         match self.hear(text, &mut ear) {
                             Ok(begun) => obeying = Some(begun),
-                            Err(refusal) => say(&mut write, &refusal.line()).await?,
+                            Err(why) => say(&mut write, &Reply::failed(why).line()).await?,
                         }
                     }
                     if is_end || !is_whole {
@@ -133,8 +133,8 @@ impl Session {
         }
     }
 
-    /// Begins to obey.
-    fn hear(&self, text: &[u8], ear: &mut Ear) -> Result<Obeying, Reply> {
+    /// Begins to obey; or why not.
+    fn hear(&self, text: &[u8], ear: &mut Ear) -> Result<Obeying, String> {
         let command = parse(text)?;
         // Before the status is made, so that nothing happens between the two.
         ear.prick(&command, self.subject.crier(), &self.listeners)?;
@@ -154,11 +154,11 @@ impl Ear {
         command: &Command,
         crier: &Crier,
         listeners: &Arc<Semaphore>,
-    ) -> Result<(), Reply> {
+    ) -> Result<(), String> {
         match (command, &*self) {
             (Command::Events {}, Self::Closed | Self::Restart(_)) => {
                 let Ok(place) = listeners.clone().try_acquire_owned() else {
-                    return Err(Reply::failed("too many clients listen to events already"));
+                    return Err("too many clients listen to events already".to_owned());
                 };
                 *self = Self::Open {
                     news: crier.listen(),

@@ -61,8 +61,7 @@ impl ControlSocket {
     /// The same for a process that is to take over from another, which has the path still: it is
     /// bound beside it, and moved when [`Place::claim`] is called.
     pub(crate) fn bind_as_heir(path: PathBuf) -> Result<Self, Error> {
-        let own = is_free(&path);
-        if own {
+        if !is_parents(&path) {
             return Self::bind(path);
         }
         let bound = bind(&meanwhile(&path))?;
@@ -123,9 +122,14 @@ fn bind(path: &Path) -> Result<crate::Listener, Error> {
     bound.into_iter().next().ok_or_else(nothing)
 }
 
-/// Whether nobody listens there. What else may be wrong with it is found out by binding.
-fn is_free(path: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(path).is_err()
+/// Whether the process that started this one listens there: nobody else's path is taken over.
+fn is_parents(path: &Path) -> bool {
+    let Ok(stream) = std::os::unix::net::UnixStream::connect(path) else {
+        // Nobody does. What else may be wrong with it is found out by binding.
+        return false;
+    };
+    let listener = rustix::net::sockopt::socket_peercred(&stream).map(|peer| peer.pid);
+    listener.is_ok_and(|pid| rustix::process::getppid() == Some(pid))
 }
 
 /// Whether a process of that user may steer ours.

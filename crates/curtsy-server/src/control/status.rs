@@ -84,7 +84,7 @@ pub struct Connections {
     pub idle: usize,
     /// WebSockets and tunnels.
     pub upgraded: usize,
-    /// Those of `new` and `idle` that are bare descriptors.
+    /// Those of `new` and `idle` that are bare descriptors; encrypted ones keep their session.
     pub parked: usize,
     /// All that are open.
     pub total: usize,

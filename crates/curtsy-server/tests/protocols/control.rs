@@ -109,10 +109,10 @@ async fn event<T>(control: &mut Control, wanted: impl Fn(Event) -> Option<T>) ->
 }
 
 fn phase(event: Event) -> Option<String> {
-    match event {
-        Event::Phase { phase } => Some(phase),
-        _ => None,
+    if let Event::Phase { phase } = event {
+        return Some(phase);
     }
+    None
 }
 
 #[tokio::test]
@@ -137,11 +137,14 @@ async fn a_drain_is_told_of_step_by_step_to_its_end() {
     let answer = control.ask(Command::Drain {}).await.unwrap();
     assert_eq!(answer.phase.as_deref(), Some("draining"));
     assert_eq!(event(&mut listener, phase).await, "draining");
-    let left = |event| match event {
-        Event::Stragglers {
+    let left = |event| {
+        if let Event::Stragglers {
             stragglers_total, ..
-        } => Some(stragglers_total),
-        _ => None,
+        } = event
+        {
+            return Some(stragglers_total);
+        }
+        None
     };
     assert_eq!(event(&mut listener, left).await, 2);
     server.gate.add_permits(1);
@@ -155,9 +158,11 @@ async fn a_drain_is_told_of_step_by_step_to_its_end() {
     assert!(drain.deadline_in_ms.is_some_and(|left| left <= 30_000));
     server.gate.add_permits(1);
     assert_eq!(event(&mut listener, phase).await, "stopped");
-    let ended = event(&mut listener, |event| match event {
-        Event::Ended { ending, text, .. } => Some((ending, text)),
-        _ => None,
+    let ended = event(&mut listener, |event| {
+        if let Event::Ended { ending, text, .. } = event {
+            return Some((ending, text));
+        }
+        None
     });
     let (ending, text) = ended.await;
     assert!(

@@ -3,10 +3,12 @@
 use crate::engine;
 use curtsy_web::test::Client;
 use curtsy_web::{
-    BoxError, Context, Engine, Error, Json, StatusCode, basic_auth, basic_auth_for_proxy,
-    error_logger,
+    BoxError, BoxFuture, Call, Context, Engine, Error, Json, StatusCode, basic_auth,
+    basic_auth_for_proxy, error_logger,
 };
 use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn trace(c: &mut Context, mark: &str) {
     let mut text = c.get::<String>("trace").cloned().unwrap_or_default();
@@ -241,5 +243,45 @@ async fn groups_nest() {
     let client = Client::new(r);
     for path in ["/api/", "/api/v1/", "/api/v1/users"] {
         assert_eq!(client.get(path).send().await.text(), path);
+    }
+}
+
+/// A middleware with settings that counts how often it is copied.
+struct Counted(Arc<AtomicUsize>);
+
+impl Clone for Counted {
+    fn clone(&self) -> Self {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<'a> Call<'a> for Counted {
+    type Future = BoxFuture<'a, ()>;
+
+    fn call(&'a self, c: &'a mut Context) -> Self::Future {
+        Box::pin(async move {
+            c.next().await;
+            let copies = self.0.load(Ordering::Relaxed);
+            c.header("X-Copies", copies);
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_request_copies_no_middleware() {
+    let copies = Arc::new(AtomicUsize::new(0));
+    let mut r = engine();
+    r.get("/first", (Counted(Arc::clone(&copies)), leaf));
+    r.get("/second", (silent, Counted(Arc::clone(&copies)), leaf));
+    let client = Client::new(r);
+    copies.store(0, Ordering::Relaxed);
+    for path in ["/first", "/second", "/first"] {
+        let answer = client.get(path).send().await;
+        assert_eq!(
+            (answer.status(), answer.header("x-copies")),
+            (200, "0"),
+            "{path}"
+        );
     }
 }

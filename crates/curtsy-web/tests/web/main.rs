@@ -15,6 +15,7 @@ mod router;
 mod served;
 mod static_files;
 mod streams;
+mod surface;
 mod tower;
 mod websocket;
 

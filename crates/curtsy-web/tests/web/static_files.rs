@@ -227,6 +227,27 @@ async fn conditions() {
 }
 
 #[tokio::test]
+async fn a_range_of_another_version_is_the_whole() {
+    let dir = tree();
+    let client = client(&dir, false);
+    let first = client.get("/s/a.txt").send().await;
+    let (etag, modified) = (first.header("etag"), first.header("last-modified"));
+    for (condition, status, body) in [
+        (etag, 206, "234"),
+        (modified, 206, "234"),
+        ("\"other\"", 200, "0123456789"),
+        (&format!("W/{etag}"), 200, "0123456789"),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 200, "0123456789"),
+        ("nonsense", 200, "0123456789"),
+    ] {
+        let request = client.get("/s/a.txt").header("Range", "bytes=2-4");
+        let answer = request.header("If-Range", condition).send().await;
+        let got = (answer.status(), answer.text());
+        assert_eq!(got, (status, body.to_owned()), "{condition}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_there_goes_to_no_route() {
     let dir = tree();
     let mut r = engine();

@@ -55,13 +55,11 @@ fn connection() -> (Arc<curtsy_lifecycle::Signal>, ConnectionInfo) {
     let signal = Arc::new(Signal::new());
     let arrival = Arrival {
         id: 1,
-        origin: Arc::new(Origin {
-            listener: "test".into(),
-            signal: Arc::clone(&signal),
-        }),
+        origin: Arc::new(Origin::new("test", Arc::clone(&signal))),
         peer: Address::Unix(None),
         local: Address::Unix(None),
         tls: false,
+        carried: false,
         accepted: Moment::from_millis(0),
     };
     let entry = Entry::new(arrival, State::Active, Moment::from_millis(0));
