@@ -99,14 +99,13 @@ pub(crate) struct Driver {
     /// What processes that can hand over say.
     spoken: UnboundedReceiver<Spoken>,
     /// Processes that can.
-    greeted: (
-        UnboundedSender<(Greeting, OwnedFd)>,
-        UnboundedReceiver<(Greeting, OwnedFd)>,
-    ),
+    greeted: (UnboundedSender<Greeted>, UnboundedReceiver<Greeted>),
 }
 
 /// A process, its number and its generation.
 type Greeting = (Id, u32, u32);
+/// And its end of the pair.
+type Greeted = (Greeting, OwnedFd);
 
 impl Driver {
     pub(super) fn new(

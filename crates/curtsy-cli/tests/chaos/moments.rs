@@ -53,7 +53,7 @@ struct Ended {
 }
 
 fn at_moment(round: u32, chance: &mut Chance) -> Ended {
-    let kills_donor = round % 2 == 0;
+    let kills_donor = round.is_multiple_of(2);
     let longest = u64::try_from(LONGEST.as_micros()).unwrap();
     let after = Duration::from_micros(chance.below(longest));
     let what = format!(
