@@ -5,6 +5,7 @@
 //! pass ends the server.
 
 use crate::error::{Error, Kind};
+use crate::metrics::AcceptTrouble;
 use crate::mode::Board;
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -93,6 +94,7 @@ impl Acceptor {
             match accepted {
                 Ok(()) => wait = FIRST_WAIT,
                 Err(error) if passes(&error) => {
+                    self.worker.tally.accept_error(AcceptTrouble::Resources);
                     self.make_room(&error);
                     tracing::warn!(
                         listener = self.board.name,
@@ -106,8 +108,11 @@ impl Acceptor {
                     }
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
-                Err(error) if concerns_one(&error) => {}
+                Err(error) if concerns_one(&error) => {
+                    self.worker.tally.accept_error(AcceptTrouble::Gone);
+                }
                 Err(error) => {
+                    self.worker.tally.accept_error(AcceptTrouble::Listener);
                     let text = format!("listener {} cannot accept", self.board.name);
                     return Err(Error::because(Kind::Accept, text, error));
                 }

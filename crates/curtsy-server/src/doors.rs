@@ -4,6 +4,7 @@
 //! heir's socket too, and so would the removal of a path.
 
 use crate::accept::{Accepting, Acceptor};
+use crate::admin::Admin;
 use crate::control::Place;
 use crate::error::{Error, Kind};
 use crate::keepsake::{self, Keepsake, Of};
@@ -28,6 +29,7 @@ pub(crate) struct Accepters {
 
 pub(crate) struct Doors {
     pub(crate) listeners: Vec<Listener>,
+    pub(crate) admin: Option<Admin>,
     pub(crate) shared: Arc<Shared>,
     /// What the program leaves to an heir.
     pub(crate) kept: Vec<Keepsake>,
@@ -39,11 +41,17 @@ impl Doors {
     /// Starts accepting on all.
     pub(crate) fn open(&mut self) -> Result<Accepters, Error> {
         let (orders, heard) = watch::channel(Accepting::Yes);
+        for listener in &self.listeners {
+            tracing::info!(listener = listener.name, address = %listener.local, "accepting");
+        }
         let tasks = acceptors(&mut self.listeners, &self.shared, &heard)?;
+        if let Some(admin) = &self.admin {
+            admin.open(&heard)?;
+        }
         Ok(Accepters { orders, tasks })
     }
 
-    /// Tells the kernel to take no new connection. The acceptors have their own descriptors, and
+    /// Tells the kernel to take no new connection; the admin listener goes on. The acceptors have their own descriptors, and
     /// empty the queues.
     pub(crate) fn refuse_new(&mut self) {
         for listener in &mut self.listeners {
@@ -57,12 +65,18 @@ impl Doors {
         for mut listener in self.listeners.drain(..) {
             listener.disown();
         }
+        if let Some(mut admin) = self.admin.take() {
+            admin.listener_mut().disown();
+        }
     }
 
     /// The listeners are this process's alone, and so is the control socket's path.
     pub(crate) fn own(&mut self) {
         for listener in &mut self.listeners {
             listener.own();
+        }
+        if let Some(admin) = &mut self.admin {
+            admin.listener_mut().own();
         }
         if let Some(control) = &self.control {
             control.claim();
@@ -72,7 +86,8 @@ impl Doors {
     /// Everything an heir needs to accept.
     pub(crate) fn gift(&self) -> io::Result<Gift> {
         let mut gift = Gift::new();
-        for listener in &self.listeners {
+        let admin = self.admin.iter().map(Admin::listener);
+        for listener in self.listeners.iter().chain(admin) {
             let kind = match listener.local {
                 Address::Tcp(_) => SocketKind::Tcp,
                 Address::Unix(_) => SocketKind::Unix,

@@ -147,6 +147,7 @@ async fn ferry(
             settled = lane.settled(), if outstanding => match settled {
                 Some((id, Settled::Taken)) => {
                     wave.taken(id);
+                    worker.tally.given();
                     worker.shared.closed(1);
                 }
                 Some((id, Settled::Forgotten)) => {
@@ -156,6 +157,7 @@ async fn ferry(
                 Some((_, Settled::Returned(connection, why))) => {
                     worker.way_out.close();
                     wave.told = None;
+                    worker.tally.returned();
                     tracing::debug!(?why, "a connection came back from the heir");
                     adopt(connection, &worker);
                     stay(&worker);

@@ -12,6 +12,7 @@ use crate::clock;
 use crate::http1::Wire;
 use crate::http1::{is_host, poll_discard};
 use crate::link::Link;
+use crate::metrics::HandshakeTrouble;
 use crate::mode::{Epoch, Mode, PlainOnTls};
 use crate::proxy::{self, Carried, Header};
 use crate::seat::Seat;
@@ -64,6 +65,9 @@ pub(crate) async fn other(wire: Wire, first: Bytes, link: &Arc<Link>) {
     let (mut stream, seat) = wire.into_stream();
     if first.first() == Some(&TLS) {
         let peer = link.entry.peer();
+        link.worker
+            .tally
+            .handshake_failed(HandshakeTrouble::Refused);
         tracing::debug!(%peer, "TLS on a plain listener; told so by an alert");
         return say_and_close(&mut stream, ALERT, link.worker.shared.limits.close_linger).await;
     }
@@ -145,12 +149,29 @@ pub(crate) async fn receive(fresh: Fresh, epoch: Arc<Epoch>, worker: Arc<Worker>
             seat.give_up();
         }
         Some(Ok(Found::Unencrypted { mut stream, answer })) => {
+            link.worker
+                .tally
+                .handshake_failed(HandshakeTrouble::Unencrypted);
             say_and_close(&mut stream, answer.as_bytes(), shared.limits.close_linger).await;
         }
         Some(Err(error)) => {
+            let is_gone = matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            );
+            let trouble = match is_gone {
+                true => HandshakeTrouble::Closed,
+                false => HandshakeTrouble::Refused,
+            };
+            link.worker.tally.handshake_failed(trouble);
             tracing::debug!(peer = %link.entry.peer(), %error, "handshake failed");
         }
-        None => tracing::debug!(peer = %link.entry.peer(), "no handshake in time; closed"),
+        None => {
+            link.worker
+                .tally
+                .handshake_failed(HandshakeTrouble::Timeout);
+            tracing::debug!(peer = %link.entry.peer(), "no handshake in time; closed");
+        }
     }
 }
 

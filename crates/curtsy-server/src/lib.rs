@@ -10,13 +10,16 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod access_log;
 mod address;
+mod admin;
 mod alarm;
 mod body;
 mod clock;
 pub mod control;
 mod doors;
 mod error;
+mod exposition;
 mod ferry;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -30,7 +33,9 @@ mod limits;
 mod link;
 mod listener;
 mod lot;
+mod metrics;
 mod mode;
+mod note;
 mod proxy;
 mod restart;
 mod seat;
@@ -43,10 +48,13 @@ mod stream;
 mod succession;
 mod threads;
 mod tls;
+mod trace;
 mod watchdog;
 mod worker;
 
+pub use access_log::{AccessLog, AccessLogFormat};
 pub use address::ListenAddress;
+pub use admin::AdminAddress;
 pub use body::{Body, BodyError};
 pub use control::{Control, Status, control_path};
 pub use curtsy_lifecycle::{
@@ -57,6 +65,7 @@ pub use error::Error;
 pub use http2::Http2Limits;
 pub use limits::Limits;
 pub use listener::{ListenOn, Listener};
+pub use metrics::{Latency, Metrics};
 pub use mode::{Mode, ModeName, PlainOnTls};
 pub use proxy::ProxyPeers;
 pub use restart::{RestartStep, Restarted};
@@ -66,3 +75,4 @@ pub use shared::OnDisconnect;
 pub use succession::Succession;
 pub use tls::{Certificate, CertificateStore, ClientCertificates, TlsBuilder, TlsConfig};
 pub use tokio::signal::unix::SignalKind;
+pub use trace::{BadTraceParent, TraceParent};

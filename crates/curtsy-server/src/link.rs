@@ -73,6 +73,8 @@ pub(crate) struct Link {
     head: AtomicU32,
     framing: AtomicU64,
     calls_since_head: AtomicU32,
+    /// Answers that are complete and not flushed, all to requests called at one moment.
+    unflushed: AtomicU32,
     head_too_large: AtomicBool,
     /// Requests taken from hyper's buffer since the last read: more than one is pipelining.
     calls_since_read: AtomicU32,
@@ -133,6 +135,7 @@ impl Link {
             head: AtomicU32::new(Self::HEAD_UNSEEN),
             framing: AtomicU64::new(Self::SELF_ENDING),
             calls_since_head: AtomicU32::new(0),
+            unflushed: AtomicU32::new(0),
             head_too_large: AtomicBool::new(false),
             calls_since_read: AtomicU32::new(0),
             pipelining: AtomicBool::new(false),
@@ -207,6 +210,24 @@ impl Link {
         false
     }
 
+    /// So many bytes came from the socket.
+    #[inline]
+    pub(crate) fn wire_received(&self, bytes: usize) {
+        match self.is_switching() {
+            false => self.worker.tally.received(bytes),
+            true => self.worker.tally.received_upgraded(bytes),
+        }
+    }
+
+    /// So many bytes went to the socket.
+    #[inline]
+    pub(crate) fn wire_sent(&self, bytes: usize) {
+        match self.is_switching() {
+            false => self.worker.tally.sent(bytes),
+            true => self.worker.tally.sent_upgraded(bytes),
+        }
+    }
+
     /// How the last request's body was framed.
     pub(crate) fn framing(&self) -> Framing {
         match self.framing.load(Ordering::Relaxed) {
@@ -221,7 +242,9 @@ impl Link {
     pub(crate) fn flushed(&self) {
         if self.stage() == Stage::Answered && !self.is_body_open() && !self.is_switching() {
             self.set_stage(Stage::Waiting);
-            self.entry.tell(Event::Answered, clock::now());
+            let now = clock::now();
+            self.entry.tell(Event::Answered, now);
+            self.count_answers(now);
         }
     }
 
@@ -304,11 +327,39 @@ impl Link {
         self.framing.store(framing, Ordering::Relaxed);
         // The clock was read with the head's bytes.
         let read = self.last_read.load(Ordering::Relaxed);
+        if self.called_at.load(Ordering::Relaxed) != read {
+            self.count_answers(Moment::from_millis(read));
+        }
+        self.worker.tally.request();
         self.called_at.store(read, Ordering::Relaxed);
         if calls > 1 {
             self.head_since.store(read, Ordering::Relaxed);
         }
         self.set_stage(Stage::Called);
+    }
+
+    /// An answer is complete: all of it is with hyper.
+    #[inline]
+    pub(crate) fn answered(&self) {
+        self.set_stage(Stage::Answered);
+        let unflushed = self.unflushed.load(Ordering::Relaxed);
+        self.unflushed.store(unflushed + 1, Ordering::Relaxed);
+        if self.entry.is_stream() {
+            // Nobody tells when one of many is flushed.
+            self.count_answers(clock::now());
+        }
+    }
+
+    /// Notes how long the answers took that are complete.
+    #[inline]
+    fn count_answers(&self, now: Moment) {
+        let answers = self.unflushed.load(Ordering::Relaxed);
+        if answers > 0 {
+            self.unflushed.store(0, Ordering::Relaxed);
+            self.worker
+                .tally
+                .took(self.called_at(), now, answers.into());
+        }
     }
 
     /// Whether the head being read is the first since the connection last waited.

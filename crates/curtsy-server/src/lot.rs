@@ -235,6 +235,7 @@ impl Lot {
             return false;
         }
         drop(slots);
+        worker.tally.parked();
         if was_empty {
             self.changed.notify_one();
         }

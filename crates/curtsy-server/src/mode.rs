@@ -250,6 +250,7 @@ pub(crate) fn switch(shared: &Arc<Shared>, name: &str, mode: Mode) -> Result<(),
     let board = shared.board(name)?;
     let to = mode.name();
     let retired = board.switch(mode, &shared.signal)?;
+    shared.life.switched();
     tracing::info!(listener = name, mode = %to, epoch = board.epoch().number, "switched");
     shared.crier.tell(&Event::Switched {
         listener: name.to_owned(),

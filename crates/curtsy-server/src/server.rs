@@ -1,12 +1,16 @@
 //! The server as programs hold it: built, run, and steered from anywhere by its handle.
 
+use crate::access_log::AccessLog;
+use crate::admin::{Admin, AdminAddress, AdminListener};
 use crate::control::{self, ControlSocket, LogLevelHook, Status, Steered};
 use crate::doors::Doors;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
 use crate::limits::Limits;
 use crate::listener::{ListenOn, Listener, bind_all};
+use crate::metrics::Metrics;
 use crate::mode::{Mode, ModeName};
+use crate::note::connection_span;
 use crate::restart::{Reply, RestartHook, RestartStep, Restarted, Restarting, Restarts, Stage};
 use crate::service::{BoxError, IntoService, Service};
 use crate::shared::{Manners, OnDisconnect, Orders, Shared};
@@ -28,6 +32,7 @@ use std::time::Duration;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 /// How a server's run ended. None of these is an error: the server was told to stop, and did.
 #[derive(Clone, Debug)]
@@ -101,6 +106,7 @@ pub struct Server {
     drain: DrainPolicy,
     signals: bool,
     control: Option<ControlSocket>,
+    admin: Option<AdminListener>,
     log_level: Option<LogLevelHook>,
     watch_certificates: Option<Duration>,
     succession: Option<Succession>,
@@ -131,6 +137,11 @@ impl Server {
             .map(|listener| (listener.name.as_str(), &listener.local))
     }
 
+    /// Where the admin listener is, if there is one.
+    pub fn admin(&self) -> Option<&Address> {
+        self.admin.as_ref().map(AdminListener::address)
+    }
+
     /// Serves until it is told to stop and the drain is over.
     ///
     /// Unless [`Builder::signals`] says otherwise, SIGINT, SIGTERM and SIGQUIT stop it, and a
@@ -156,6 +167,7 @@ impl Server {
             drain,
             signals,
             control,
+            admin,
             log_level,
             watch_certificates,
             mut succession,
@@ -190,8 +202,10 @@ impl Server {
             }
             None => None,
         };
+        let (admin, last_words) = admin.map(|admin| Admin::new(admin, handle.clone())).unzip();
         let mut doors = Doors {
             listeners,
+            admin,
             shared: shared.clone(),
             kept: kept.unwrap_or_default(),
             control: control.as_ref().map(ControlSocket::place),
@@ -222,7 +236,7 @@ impl Server {
             restarts: Restarts {
                 upgrader,
                 wishes: restart_wishes,
-                hook: restart_hook,
+                hook: Some(crate::metrics::counting(shared.clone(), restart_hook)),
                 herald: herald.unwrap_or_default(),
                 broker,
                 is_brokered: false,
@@ -252,6 +266,12 @@ impl Server {
         threads.stop();
         let outcome = Outcome::from(report);
         result.send_replace(Some(outcome.clone()));
+        if let Some(log) = shared.access_log.get() {
+            log.finish().await;
+        }
+        if let Some(last_words) = last_words {
+            last_words.said().await;
+        }
         match failure {
             Some(error) => Err(error),
             None => Ok(outcome),
@@ -517,6 +537,16 @@ impl Handle {
         control::status(self)
     }
 
+    /// What has been counted since the server was built. Nothing is disturbed by it; it costs a look at every
+    /// connection.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::gather(&self.inner.shared)
+    }
+
+    pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
+        self.inner.phases.clone()
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
@@ -548,6 +578,8 @@ pub struct Builder {
     signals: bool,
     generation: u64,
     control: Option<PathBuf>,
+    admin: Option<AdminAddress>,
+    access_log: Option<AccessLog>,
     control_is_needed: bool,
     log_level: Option<LogLevelHook>,
     watch_certificates: Option<Duration>,
@@ -574,6 +606,8 @@ impl Default for Builder {
             signals: true,
             generation: 0,
             control: None,
+            admin: None,
+            access_log: None,
             control_is_needed: true,
             log_level: None,
             watch_certificates: None,
@@ -681,6 +715,23 @@ impl Builder {
         self
     }
 
+    /// Tells operators and orchestrators what the server is doing, over HTTP at `address`: `/` is a page, `/metrics` is
+    /// for Prometheus, `/livez` and `/readyz` for whoever starts and routes, `/status` and `/events` are JSON. On loopback,
+    /// unless a host is named: `9001` and `:9001` are `127.0.0.1:9001`.
+    ///
+    /// Its connections are none of the server's, and it answers until the drain is over.
+    pub fn admin(mut self, address: impl Into<AdminAddress>) -> Self {
+        self.admin = Some(address.into());
+        self
+    }
+
+    /// Writes a line for each request, by a thread of its own: what it cannot keep up with is dropped and counted. There
+    /// is none by default.
+    pub fn access_log(mut self, log: AccessLog) -> Self {
+        self.access_log = Some(log);
+        self
+    }
+
     /// Looks at the certificates' files every so often, and reads them again when they have
     /// changed. Ones that cannot be used are logged, and the old ones stay.
     pub fn watch_certificates(mut self, every: Duration) -> Self {
@@ -768,7 +819,9 @@ impl Builder {
                 "a restart by signal needs a succession; call `succession`",
             ));
         }
-        let heirlooms = self.succession.as_mut().and_then(Succession::heirlooms);
+        let mut heirlooms = self.succession.as_mut().and_then(Succession::heirlooms);
+        // Before the others, which may take all that is left.
+        let admin = AdminListener::bind(self.admin, heirlooms.as_deref_mut())?;
         let mut listeners = bind_all(self.listeners, sockets, heirlooms)?;
         let is_heir = self.succession.as_ref().is_some_and(Succession::is_heir);
         let control = self.control.map(|path| match is_heir {
@@ -798,6 +851,9 @@ impl Builder {
             succession.resume_tickets(&shared);
         }
         let addresses = listeners.iter().map(|listener| listener.local.to_string());
+        if let Some(log) = self.access_log {
+            let _ = shared.access_log.set(log.open()?);
+        }
         // Nobody else has seen it yet.
         let _ = shared.addresses.set(addresses.collect());
         let (wish, wishes) = mpsc::unbounded_channel();
@@ -812,6 +868,7 @@ impl Builder {
             drain: self.drain,
             signals: self.signals,
             control,
+            admin,
             log_level: self.log_level,
             watch_certificates: self.watch_certificates,
             succession: self.succession,
@@ -873,10 +930,16 @@ impl<S: Service> Launch for Launcher<S> {
     fn launch(&self, fresh: Fresh, worker: Arc<Worker>) {
         let service = self.service();
         let handle = worker.handle.clone();
-        drop(match &fresh.speaks {
-            Speaks::Http1 => handle.spawn(crate::http1::serve(service, fresh, worker)),
-            Speaks::Http2 => handle.spawn(crate::http2::serve(service, fresh, worker)),
-            Speaks::Unknown(epoch) => {
+        drop(match (&fresh.speaks, connection_span(&fresh.arrival)) {
+            (Speaks::Http1, None) => handle.spawn(crate::http1::serve(service, fresh, worker)),
+            (Speaks::Http2, None) => handle.spawn(crate::http2::serve(service, fresh, worker)),
+            (Speaks::Http1, Some(span)) => {
+                handle.spawn(crate::http1::serve(service, fresh, worker).instrument(span))
+            }
+            (Speaks::Http2, Some(span)) => {
+                handle.spawn(crate::http2::serve(service, fresh, worker).instrument(span))
+            }
+            (Speaks::Unknown(epoch), _) => {
                 let epoch = epoch.clone();
                 handle.spawn(crate::handshake::receive(fresh, epoch, worker))
             }

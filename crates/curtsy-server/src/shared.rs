@@ -3,10 +3,12 @@
 //! Invariant: the request path only reads it. What changes (orders) is written a few times in a
 //! server's life; what is counted (open connections) is counted once a connection, not a request.
 
+use crate::access_log::Queue;
 use crate::control::Crier;
 use crate::error::{Error, Kind};
 use crate::hooks::{ConnectionHook, StateHook};
 use crate::limits::Limits;
+use crate::metrics::Life;
 use crate::mode::{Asked, Board};
 use crate::worker::Worker;
 use curtsy_lifecycle::{Moment, Origin, Phase, Signal};
@@ -44,6 +46,9 @@ pub(crate) struct Shared {
     pub(crate) state_hook: Option<StateHook>,
     pub(crate) connection_hook: Option<ConnectionHook>,
     pub(crate) generation: u64,
+    pub(crate) life: Life,
+    /// Set once, before the first connection, if there is one.
+    pub(crate) access_log: OnceLock<Queue>,
     /// Set once, before the first connection.
     pub(crate) workers: OnceLock<Vec<Arc<Worker>>>,
     /// Told when the last connection closed, if somebody waits for that.
@@ -110,6 +115,8 @@ impl Shared {
             state_hook,
             connection_hook,
             generation,
+            life: Life::default(),
+            access_log: OnceLock::new(),
             workers: OnceLock::new(),
             quiet: Notify::new(),
             room: Notify::new(),

@@ -62,11 +62,20 @@ impl Driver {
         loop {
             match commands.pop_front() {
                 Some(Command::Announce) => tracing::info!("lame duck: not ready for new work"),
-                Some(Command::Recall) => tracing::info!("recalled: ready again"),
+                Some(Command::Recall) => {
+                    self.shared.life.recalled();
+                    tracing::info!("recalled: ready again");
+                }
                 Some(Command::StopAccepting) => {
                     commands.extend(self.stop_accepting(&mut running, &mut progress));
                 }
-                Some(Command::EndLinger) => self.end_linger(),
+                Some(Command::EndLinger) => {
+                    tracing::info!(
+                        open = self.shared.open(),
+                        "the linger is over; idle connections close"
+                    );
+                    self.end_linger();
+                }
                 Some(Command::Cut) => {
                     progress.stragglers = self.shared.stragglers();
                     self.cut().await;
@@ -187,6 +196,12 @@ impl Driver {
 
     fn stop_accepting(&mut self, hooks: &mut JoinSet<()>, progress: &mut Progress) -> Vec<Command> {
         progress.open_at_start = self.shared.open();
+        self.shared.life.drain();
+        tracing::info!(
+            open = progress.open_at_start,
+            heir = self.restarts.has_heir(),
+            "accepting no more"
+        );
         self.restarts.call_off();
         if self.restarts.has_heir() {
             self.doors.leave();
@@ -398,6 +413,10 @@ impl Driver {
     async fn finish(self, ending: Ending, hooks: &mut JoinSet<()>, progress: Progress) -> Ended {
         let now = clock::now();
         let hooks_unfinished = hooks.len();
+        self.shared.life.ended(ending);
+        for straggler in &progress.stragglers {
+            tracing::warn!(%straggler, "still running at the end");
+        }
         hooks.abort_all();
         let report = Report {
             ending,
@@ -407,6 +426,7 @@ impl Driver {
             hooks_unfinished,
             hooks_panicked: progress.hooks_panicked,
         };
+        tracing::info!(took_ms = report.took.as_millis(), "{}", ending_word(ending));
         self.stop_handing_over();
         self.restarts.herald.stopped();
         self.restarts.finish(report.to_string()).await;
@@ -414,6 +434,14 @@ impl Driver {
             report,
             failure: progress.failure,
         }
+    }
+}
+
+fn ending_word(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Drained => "drained",
+        Ending::DeadlinePassed => "the deadline has passed",
+        Ending::Closed => "closed",
     }
 }
 

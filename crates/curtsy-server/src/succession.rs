@@ -365,6 +365,7 @@ async fn receive(
                 };
                 turn += 1;
                 shared.opened();
+                worker.tally.adopted();
                 ferry::adopt(connection, worker);
             }
             Some(Arrival::Restart) => restart(),

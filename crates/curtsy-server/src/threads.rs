@@ -50,8 +50,13 @@ impl Threads {
         let mut workers = Vec::new();
         let mut watchers = Vec::new();
         for handle in handles {
-            let worker =
-                Worker::new(shared.clone(), launch.duplicate(), handle.clone()).map_err(failed)?;
+            let worker = Worker::new(
+                shared.clone(),
+                launch.duplicate(),
+                handle.clone(),
+                count.is_some(),
+            )
+            .map_err(failed)?;
             watchers.push(handle.spawn(crate::lot::watch(worker.clone())));
             workers.push(worker);
         }

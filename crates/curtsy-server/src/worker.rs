@@ -6,6 +6,7 @@
 
 use crate::ferry::WayOut;
 use crate::lot::Lot;
+use crate::metrics::Tally;
 use crate::mode::Epoch;
 use crate::shared::Shared;
 use crate::stream::Stream;
@@ -22,6 +23,7 @@ pub(crate) struct Worker {
     pub(crate) lot: Lot,
     pub(crate) handle: Handle,
     pub(crate) way_out: WayOut,
+    pub(crate) tally: Tally,
     launch: Box<dyn Launch>,
 }
 
@@ -59,6 +61,7 @@ impl Worker {
         shared: Arc<Shared>,
         launch: Box<dyn Launch>,
         handle: Handle,
+        has_own_thread: bool,
     ) -> io::Result<Arc<Self>> {
         let limits = &shared.limits;
         let lot = Lot::new(limits.header_timeout, limits.idle_timeout)?;
@@ -68,6 +71,7 @@ impl Worker {
             lot,
             handle,
             way_out: WayOut::default(),
+            tally: Tally::new(has_own_thread),
             launch,
         }))
     }
@@ -87,6 +91,7 @@ impl Worker {
     ) {
         let now = crate::clock::now();
         self.shared.opened();
+        self.tally.accepted();
         let (state, origin, speaks) = if epoch.is_straight() {
             (State::New, &epoch.plain, Speaks::Http1)
         } else {

@@ -7,8 +7,8 @@ mod websocket;
 use crate::{duration, log, progress};
 use clap::Args;
 use curtsy::{
-    DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase, RestartStep, Server, SignalKind,
-    Succession, control_path,
+    AccessLog, AdminAddress, DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase,
+    RestartStep, Server, SignalKind, Succession, control_path,
 };
 use routes::Demo;
 use security::Security;
@@ -60,6 +60,12 @@ pub(crate) struct Arguments {
     /// Where the control socket is (`curtsy status`) [default: $XDG_RUNTIME_DIR/curtsy-PID.sock]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+    /// Where operators look: a page, /metrics, /livez, /readyz, /status, /events. PORT alone is on loopback
+    #[arg(long, value_name = "[HOST:]PORT")]
+    admin: Option<AdminAddress>,
+    /// Write a line for each request: common, combined or json, to standard output or to a file
+    #[arg(long, value_name = "FORMAT[:FILE]")]
+    access_log: Option<AccessLog>,
 }
 
 /// What a process leaves to the next: the certificate that was made for the run.
@@ -81,6 +87,8 @@ impl Default for Arguments {
             pidfile: None,
             security: Security::default(),
             control: None,
+            admin: None,
+            access_log: None,
         }
     }
 }
@@ -151,6 +159,12 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
             ..DrainPolicy::default()
         });
     let pid = std::process::id();
+    if let Some(admin) = arguments.admin {
+        builder = builder.admin(admin);
+    }
+    if let Some(log) = arguments.access_log {
+        builder = builder.access_log(log);
+    }
     builder = builder.on_log_level(log::set);
     builder = match arguments.control {
         Some(path) => builder.control(path),
@@ -171,7 +185,7 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
         }
     }
     let server = builder.build(Demo::new(generation))?;
-    let listening: Vec<String> = server
+    let mut listening: Vec<String> = server
         .listeners()
         .map(|(name, address)| {
             let url = match address.tcp() {
@@ -183,6 +197,10 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
             )
         })
         .collect();
+    if let Some(admin) = server.admin() {
+        let scheme = if admin.tcp().is_some() { "http://" } else { "" };
+        listening.push(format!("curtsy: admin on {scheme}{admin}"));
+    }
     let handle = server.handle();
     let telling = tokio::spawn(async move {
         // Said when it is true of the signals, too.

@@ -219,6 +219,7 @@ mod tests {
                 p99: 2.0,
                 p999: 9.5,
             }),
+            ..Requests::default()
         });
         status.restart = Some(RestartStatus {
             step: "serves".to_owned(),

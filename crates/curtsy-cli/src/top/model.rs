@@ -103,6 +103,14 @@ impl Order {
     }
 }
 
+/// Answers a second from one look at a process to the next.
+fn rate(before: &Status, now: &Status) -> Option<f64> {
+    let (old, new) = (before.requests?, now.requests?);
+    let ms = now.up_ms.checked_sub(before.up_ms).filter(|ms| *ms > 0)?;
+    let answers = new.total.checked_sub(old.total)?;
+    (before.pid == now.pid).then_some(answers as f64 * 1_000.0 / ms as f64)
+}
+
 impl Model {
     pub(super) fn new(status: Status) -> Self {
         let mut model = Self::default();
@@ -127,7 +135,11 @@ impl Model {
         }
     }
 
-    fn see(&mut self, status: Status) {
+    fn see(&mut self, mut status: Status) {
+        let rate = rate(&self.status, &status);
+        if let Some(requests) = &mut status.requests {
+            requests.per_second = requests.per_second.or(rate);
+        }
         let per_second = status.requests.and_then(|requests| requests.per_second);
         self.history.push_front(Look {
             connections: status.connections.unwrap_or_default(),
@@ -229,7 +241,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::{Key, Model, Next, Order, Prompt, Told};
-    use curtsy::control::{Event, ListenerStatus, Status};
+    use curtsy::control::{Event, ListenerStatus, Requests, Status};
 
     fn model() -> Model {
         let mut status = Status::default();
@@ -253,6 +265,28 @@ mod tests {
             })
         });
         last.last().unwrap()
+    }
+
+    #[test]
+    fn a_rate_is_of_one_process() {
+        let look = |pid, up_ms, total| {
+            let mut status = Status::default();
+            (status.pid, status.up_ms) = (pid, up_ms);
+            status.requests = Some(Requests {
+                total,
+                ..Requests::default()
+            });
+            status
+        };
+        let mut model = Model::new(look(1, 1_000, 100));
+        let mut seen = |status| {
+            model.see(status);
+            model.history[0].per_second
+        };
+        assert_eq!(seen(look(1, 3_000, 700)), Some(300.0));
+        assert_eq!(seen(look(1, 3_000, 700)), None);
+        assert_eq!(seen(look(2, 9_000, 900)), None);
+        assert_eq!(seen(look(2, 9_500, 900)), Some(0.0));
     }
 
     #[test]

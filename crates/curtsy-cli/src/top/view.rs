@@ -350,6 +350,7 @@ mod tests {
                     p99: 2.25,
                     p999: 9.5,
                 }),
+                ..Requests::default()
             });
             next.stragglers_total = 8;
             next.stragglers.push(StragglerStatus {

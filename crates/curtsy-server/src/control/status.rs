@@ -4,6 +4,7 @@
 //!
 //! Deliberately absent: anything that must be remembered from one look to the next.
 
+use crate::metrics::Metrics;
 use crate::server::Handle;
 use crate::shared::Shared;
 use curtsy_lifecycle::{Counts, Straggler};
@@ -172,6 +173,19 @@ pub struct Requests {
     /// How long answers took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub latency_ms: Option<Latency>,
+    /// Answers by the first digit of their status, 1 to 5.
+    #[serde(default)]
+    pub responses: [u64; 5],
+    /// How many answers took at most 5, 10, 25, 50, 100, 250, 500 ms, 1, 2.5, 5, 10, 30, 60 s, or longer, each counted
+    /// once.
+    #[serde(default)]
+    pub latency_counts: [u64; 14],
+    /// Bytes of HTTP read.
+    #[serde(default)]
+    pub received_bytes: u64,
+    /// Bytes of HTTP written.
+    #[serde(default)]
+    pub sent_bytes: u64,
 }
 
 /// Quantiles of a latency, in milliseconds.
@@ -207,7 +221,8 @@ pub(crate) fn status(handle: &Handle) -> Status {
 }
 
 pub(crate) fn of(shared: &Shared) -> Status {
-    let snapshot = shared.snapshot();
+    let metrics = Metrics::gather(shared);
+    let snapshot = &metrics.snapshot;
     let (now, times) = (crate::clock::now(), shared.times());
     let until = |at: curtsy_lifecycle::Moment| ms(at.since(now));
     let stragglers = snapshot.stragglers.iter().take(STRAGGLERS_NAMED);
@@ -229,6 +244,7 @@ pub(crate) fn of(shared: &Shared) -> Status {
         restart: shared.crier.restart(),
         stragglers_total: snapshot.stragglers.len(),
         stragglers: stragglers.map(StragglerStatus::from).collect(),
+        requests: Some(metrics.described()),
         ..Status::of_this_process("server")
     }
 }

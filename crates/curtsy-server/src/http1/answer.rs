@@ -5,6 +5,7 @@
 //! that the answer is complete.
 
 use crate::link::{Link, Stage};
+use crate::note::Note;
 use crate::service::BoxError;
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
@@ -33,12 +34,12 @@ pin_project_lite::pin_project! {
 
 /// Says on drop that the answer is complete. A field of its own, because a pinned projection's
 /// owner may not implement `Drop`.
-struct Complete(Arc<Link>);
+struct Complete(Arc<Link>, Option<Box<Note>>);
 
 impl Drop for Complete {
     fn drop(&mut self) {
         if self.0.stage() == Stage::Answering {
-            self.0.set_stage(Stage::Answered);
+            self.0.answered();
         }
     }
 }
@@ -48,8 +49,13 @@ impl<B> Answer<B> {
         link.set_stage(Stage::Answering);
         Self {
             inner: Inner::Service { body },
-            complete: Complete(link),
+            complete: Complete(link, None),
         }
+    }
+
+    /// Keeps what is written down of the exchange until it is over.
+    pub(crate) fn keep(&mut self, note: Box<Note>) {
+        self.complete.1 = Some(note);
     }
 
     pub(crate) fn text(text: &'static str, link: Arc<Link>) -> Self {
@@ -57,7 +63,7 @@ impl<B> Answer<B> {
         let text = Some(Bytes::from_static(text.as_bytes())).filter(|text| !text.is_empty());
         Self {
             inner: Inner::Text { text },
-            complete: Complete(link),
+            complete: Complete(link, None),
         }
     }
 }
@@ -76,7 +82,11 @@ where
         let this = self.project();
         match this.inner.project() {
             InnerProjection::Text { text } => {
-                Poll::Ready(text.take().map(|text| Ok(Frame::data(Data::Text(text)))))
+                let text = text.take();
+                if let (Some(note), Some(text)) = (&mut this.complete.1, &text) {
+                    note.sent(text.len());
+                }
+                Poll::Ready(text.map(|text| Ok(Frame::data(Data::Text(text)))))
             }
             InnerProjection::Service { body } => {
                 // A panic here cuts the answer off: there is no way to take back what went out.
@@ -89,7 +99,11 @@ where
                     );
                     return Poll::Ready(Some(Err("the body of the answer panicked".into())));
                 };
-                Poll::Ready(ready!(polled).map(|frame| match frame {
+                let polled = ready!(polled);
+                if let (Some(note), Some(Ok(frame))) = (&mut this.complete.1, &polled) {
+                    note.sent(frame.data_ref().map_or(0, Buf::remaining));
+                }
+                Poll::Ready(polled.map(|frame| match frame {
                     Ok(frame) => Ok(frame.map_data(Data::Service)),
                     Err(error) => Err(error.into()),
                 }))

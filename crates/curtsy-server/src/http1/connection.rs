@@ -70,6 +70,7 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
                 wire = again;
             }
             Turn::Refused(refused, refusal) => {
+                crate::note::malformed(&link, refusal.status.as_u16());
                 tracing::debug!(
                     peer = %link.entry.peer(),
                     status = refusal.status.as_u16(),

@@ -5,6 +5,7 @@ use crate::body::Body;
 use crate::http1::answer::Answer;
 use crate::http1::rules::{self, Refusal, Verdict};
 use crate::link::{BodyFault, Link};
+use crate::note::Note;
 use crate::seat::Seat;
 use crate::service::{BoxError, Service};
 use crate::shared::{OnDisconnect, Orders};
@@ -20,6 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 /// One connection's service.
 pub(crate) struct Judge<S> {
@@ -76,7 +78,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
     type Future = Answering<S>;
 
     #[inline]
-    fn call(&self, request: Request<Incoming>) -> Answering<S> {
+    fn call(&self, mut request: Request<Incoming>) -> Answering<S> {
         let link = &self.link;
         let has_body = !request.body().is_end_stream();
         let uri = request.uri();
@@ -91,14 +93,15 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
         };
         link.called(request.method().as_str(), target.as_bytes(), length);
 
+        let note = Note::begin(link, &mut request);
         let limits = &link.worker.shared.limits;
         let head = link.take_head_seen();
         match rules::judge(&request, has_body, head, limits) {
             Verdict::Serve => {}
             Verdict::ServeAndClose => link.close_after_answer(false),
             Verdict::Options if link.worker.shared.manners.service_answers_options_star => {}
-            Verdict::Options => return self.done(Done::Options, has_body),
-            Verdict::Refuse(refusal) => return self.done(Done::Refused(refusal), has_body),
+            Verdict::Options => return self.done(Done::Options, has_body, note),
+            Verdict::Refuse(refusal) => return self.done(Done::Refused(refusal), has_body, note),
         }
         let manner = Manner {
             expects_continue: has_body && request.headers().contains_key(EXPECT),
@@ -116,6 +119,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
             manner,
             link: Some(link.clone()),
             seat: outlives.then(|| self.seat.clone()),
+            note,
         }
     }
 }
@@ -123,10 +127,10 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
 impl<S: Service> Judge<S> {
     /// An answer past the service.
     pub(crate) fn refuse(&self, status: StatusCode, text: &'static str) -> Answering<S> {
-        self.done(Done::Refused(Refusal::new(status, text)), false)
+        self.done(Done::Refused(Refusal::new(status, text)), false, None)
     }
 
-    fn done(&self, done: Done, has_body: bool) -> Answering<S> {
+    fn done(&self, done: Done, has_body: bool, note: Option<Box<Note>>) -> Answering<S> {
         if has_body {
             // Its body was dropped unread, and may be a trap.
             self.link.close_after_answer(true);
@@ -136,20 +140,23 @@ impl<S: Service> Judge<S> {
             manner: Manner::default(),
             link: Some(self.link.clone()),
             seat: None,
+            note,
         }
     }
 }
 
 /// Lets the handler run to its end whatever becomes of its client.
 fn detach<S: Service>(future: S::Future, seat: Arc<Seat>) -> State<S> {
-    let handle = tokio::spawn(async move {
+    let work = async move {
         let answer = AssertUnwindSafe(future);
         let answer = futures_util::FutureExt::catch_unwind(answer).await;
         drop(seat);
         answer
             .map_err(|_| ())
             .map(|answer| answer.map_err(Into::into))
-    });
+    };
+    // In the request's span, which is entered here.
+    let handle = tokio::spawn(work.in_current_span());
     State::Detached { handle }
 }
 
@@ -176,6 +183,8 @@ pin_project_lite::pin_project! {
         link: Option<Arc<Link>>,
         // Kept by the handler if it outlives its client.
         seat: Option<Arc<Seat>>,
+        // What is written down of it, if anything is; goes on into the answer.
+        note: Option<Box<Note>>,
     }
 }
 
@@ -245,7 +254,9 @@ impl<S: Service> Future for Answering<S> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (state, seat) = (this.state, this.seat);
+        let entered = this.note.as_deref().map(Note::enter);
         let came = catch_unwind(AssertUnwindSafe(|| state.poll(seat, cx)));
+        drop(entered);
         let came = match came {
             Ok(polled) => ready!(polled),
             Err(_) => Came::Panic,
@@ -254,13 +265,18 @@ impl<S: Service> Future for Answering<S> {
             // Answered already: nobody polls again.
             return Poll::Pending;
         };
-        Poll::Ready(Ok(match came {
+        let mut answer = match came {
             Came::Response(response) => served(response, *this.manner, link),
             Came::Error(error) => failed(&error, link),
             Came::Panic => panicked(link),
             Came::Done(Done::Refused(refusal)) => refused(refusal, link),
             Came::Done(Done::Options) => options(link),
-        }))
+        };
+        if let Some(mut note) = this.note.take() {
+            note.answered(&answer);
+            answer.body_mut().keep(note);
+        }
+        Poll::Ready(Ok(answer))
     }
 }
 
@@ -272,6 +288,7 @@ fn served<B>(mut response: Response<B>, manner: Manner, link: Arc<Link>) -> Resp
         Some(BodyFault::TimedOut) | None => {}
     }
     let status = response.status();
+    link.worker.tally.answer(status.as_u16());
     if status == StatusCode::SWITCHING_PROTOCOLS || (manner.is_connect && status.is_success()) {
         link.switching();
         return response.map(|body| Answer::service(body, link));
@@ -359,6 +376,7 @@ fn internal_error<B>(link: Arc<Link>) -> Response<Answer<B>> {
 }
 
 fn options<B>(link: Arc<Link>) -> Response<Answer<B>> {
+    link.worker.tally.answer(StatusCode::OK.as_u16());
     if link.orders() & Orders::DRAIN != 0 {
         link.close_after_answer(false);
     }
@@ -374,6 +392,7 @@ fn options<B>(link: Arc<Link>) -> Response<Answer<B>> {
 }
 
 fn text<B>(status: StatusCode, text: &'static str, link: Arc<Link>) -> Response<Answer<B>> {
+    link.worker.tally.answer(status.as_u16());
     let mut response = Response::new(Answer::text(text, link));
     *response.status_mut() = status;
     response.headers_mut().insert(

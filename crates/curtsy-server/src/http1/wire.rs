@@ -64,6 +64,7 @@ enum Closing {
 
 impl Wire {
     pub(crate) fn new(stream: Stream, link: Arc<Link>, seat: Arc<Seat>, first: Bytes) -> Self {
+        link.worker.tally.received(first.len());
         Self {
             stream,
             link,
@@ -215,6 +216,7 @@ impl Wire {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.link.entry.add_sent(written);
+        self.link.wire_sent(written);
         Poll::Ready(Ok(written))
     }
 
@@ -260,6 +262,7 @@ impl AsyncRead for Wire {
             let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
             this.read_blocked = polled.is_pending();
             ready!(polled)?;
+            this.link.wire_received(buf.filled().len() - before);
         } else {
             let count = this.first.len().min(buf.remaining());
             buf.put_slice(&this.first[..count]);

@@ -53,6 +53,7 @@ impl Wire {
 
     fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
         let now = clock::now();
+        self.carrier.link.wire_received(bytes.len());
         let (budget, carrier) = (&mut self.budget, &self.carrier);
         let (mut is_allowed, mut is_greeted) = (true, true);
         self.incoming.feed(bytes, |frame| {
@@ -73,6 +74,7 @@ impl Wire {
 
     fn written(&mut self, bufs: &[io::IoSlice<'_>], mut count: usize) {
         let now = clock::now();
+        self.carrier.link.wire_sent(count);
         self.budget.sent(count);
         for buf in bufs {
             let part = &buf[..count.min(buf.len())];

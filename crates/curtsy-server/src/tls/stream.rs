@@ -207,7 +207,7 @@ impl Secure {
                 Ok(ConnectionState::PeerClosed) => self.input.peer_closed = true,
                 Ok(_) => is_done = true,
                 Err(error) => {
-                    self.queue_alerts();
+                    self.queue_alerts(&mut records[used + discard..]);
                     return Err(broken(error));
                 }
             }
@@ -218,10 +218,14 @@ impl Secure {
         }
     }
 
-    /// After an error: queues the alert that says so.
-    fn queue_alerts(&mut self) {
+    /// After an error over `records`: queues the alert that says so. The session must be shown what it has seen
+    /// already: it remembers where it was in it.
+    fn queue_alerts(&mut self, records: &mut [u8]) {
+        let mut used = 0;
         loop {
-            let UnbufferedStatus { state, .. } = self.session.process_tls_records(&mut []);
+            let status = self.session.process_tls_records(&mut records[used..]);
+            let UnbufferedStatus { discard, state } = status;
+            used += discard;
             match state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     if append(&mut self.outgoing, |room| data.encode(room)).is_err() {

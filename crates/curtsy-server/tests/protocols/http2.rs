@@ -612,3 +612,28 @@ async fn head_is_answered_with_a_length_and_no_body() {
     assert!(response.body().is_end_stream());
     server.stop().await;
 }
+
+#[tokio::test]
+async fn each_stream_is_counted_as_a_request() {
+    let server = serve(any_port(), |b| b).await;
+    let mut client = Client::plain(server.address).await;
+    for _ in 0..5 {
+        client.ask("/").await;
+    }
+    assert_eq!(client.ask("/panic").await.0, 500);
+    let counted = async {
+        while server.handle.metrics().latency.count() < 6 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    soon(counted).await;
+    let metrics = server.handle.metrics();
+    assert_eq!((metrics.requests, metrics.accepted), (6, 1));
+    assert_eq!(metrics.answers, [0, 5, 0, 0, 1]);
+    assert!(
+        metrics.received_bytes > 24 && metrics.sent_bytes > 6 * 9,
+        "{metrics:?}"
+    );
+    drop(client);
+    server.stop().await;
+}

@@ -552,3 +552,44 @@ async fn proxies_tell_their_clients_addresses() {
     assert!(rest(&mut liar).await.starts_with(b"HTTP/1.1 400 "));
     server.stop().await;
 }
+
+#[tokio::test]
+async fn handshakes_that_fail_are_counted_by_why() {
+    let server = serve(any_port().tls(config()), |builder| {
+        builder.limits(Limits {
+            handshake_timeout: Duration::from_millis(300),
+            ..Limits::default()
+        })
+    })
+    .await;
+    // Gone, no TLS, a record that is none of ours, silent.
+    drop(connect(server.address).await);
+    let mut plain = connect(server.address).await;
+    plain
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let mut broken = connect(server.address).await;
+    broken
+        .write_all(&[0x16, 3, 1, 0, 4, 9, 9, 9, 9])
+        .await
+        .unwrap();
+    broken.shutdown().await.unwrap();
+    let silent = connect(server.address).await;
+    let expected = ["closed", "refused", "timeout", "unencrypted"];
+    let lines =
+        expected.map(|why| format!("curtsy_handshake_failures_total{{reason=\"{why}\"}} 1\n"));
+    let counted = async {
+        while !lines
+            .iter()
+            .all(|line| server.handle.metrics().prometheus().contains(line))
+        {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, counted).await.is_err() {
+        panic!("{}", server.handle.metrics().prometheus());
+    }
+    drop((plain, broken, silent));
+    server.stop().await;
+}

@@ -176,7 +176,7 @@ impl Client {
         }
     }
 
-    fn seen(&self) -> String {
+    pub fn seen(&self) -> String {
         String::from_utf8_lossy(&self.unread).into_owned()
     }
 }

@@ -1,0 +1,250 @@
+//! The admin listener: what an operator and a machine that operates look at.
+//!
+//! `/livez` and `/readyz` for orchestrators and load balancers, `/metrics` for Prometheus, `/` a page for people,
+//! `/status` and `/events` what the page shows, for programs.
+//!
+//! Invariants:
+//! - It only tells. Nothing can be changed here; that is the control socket's.
+//! - Its connections are not the server's: they are in no count, and no drain waits for them. It answers until the
+//!   drain is over, with or without listeners that accept.
+//! - It is bound to loopback unless it was told an address, and there answers only requests that were made to an
+//!   address or to `localhost`: a page from elsewhere cannot read it by having its name point here.
+//! - Clients, streams and the time each may take are bounded.
+//! - During a restart it is the process that accepts whose admin listener does.
+//!
+//! Deliberately absent: TLS and passwords. Who may not see it must not reach it.
+
+mod desk;
+mod events;
+mod page;
+
+use crate::accept::Accepting;
+use crate::address::ListenAddress;
+use crate::error::{Error, Kind};
+use crate::listener::{ListenOn, Listener, bind_all};
+use crate::server::Handle;
+use curtsy_handover::InheritedListener;
+use curtsy_lifecycle::Address;
+use desk::Desk;
+use socket2::Socket;
+use std::fmt;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+/// What it is called among the listeners that are handed over.
+const NAME: &str = "curtsy-admin";
+/// The most clients at a time; more wait to be accepted.
+const CLIENTS_MOST: usize = 64;
+/// How long after the drain's end answers may still be on their way.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long to wait after an error of accepting.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where the admin listener is, as people write it: on loopback, unless a host is named.
+///
+/// ```
+/// use curtsy_server::AdminAddress;
+///
+/// let address: AdminAddress = "9001".parse()?;
+/// assert_eq!(address.to_string(), "127.0.0.1:9001");
+/// assert_eq!(":9001".parse::<AdminAddress>()?.to_string(), "127.0.0.1:9001");
+/// assert_eq!("0.0.0.0:9001".parse::<AdminAddress>()?.to_string(), "0.0.0.0:9001");
+/// # Ok::<(), curtsy_server::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminAddress(String);
+
+impl AdminAddress {
+    fn listen(&self) -> Result<ListenAddress, Error> {
+        let text = self.0.as_str();
+        match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
+            Ok(port) => Ok(ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())),
+            Err(_) => text.parse(),
+        }
+    }
+}
+
+impl FromStr for AdminAddress {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let address = Self(text.to_owned()).listen()?;
+        Ok(Self(address.to_string()))
+    }
+}
+
+/// What cannot be understood is said when the server is built.
+impl From<&str> for AdminAddress {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The bound listener.
+#[derive(Debug)]
+pub(crate) struct AdminListener(Listener);
+
+impl AdminListener {
+    /// Binds it, or takes the one of the process before. Without a wish, that one is not left among those that a
+    /// program might take for its own.
+    pub(crate) fn bind(
+        wish: Option<AdminAddress>,
+        mut heirlooms: Option<&mut Vec<InheritedListener>>,
+    ) -> Result<Option<Self>, Error> {
+        let Some(address) = wish else {
+            if let Some(heirlooms) = heirlooms.as_deref_mut() {
+                heirlooms.retain(|heirloom| heirloom.name != NAME);
+            }
+            return Ok(None);
+        };
+        let on = ListenOn::from(address.listen()?).named(NAME);
+        let bound = bind_all(vec![on], 1, heirlooms)?;
+        Ok(bound.into_iter().next().map(Self))
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.0.local
+    }
+}
+
+/// The admin listener of a running server.
+pub(crate) struct Admin {
+    listener: Listener,
+    desk: Arc<Desk>,
+    room: Arc<Semaphore>,
+    /// Held by everyone who still answers.
+    alive: mpsc::Sender<()>,
+}
+
+/// What is left to wait for when the server has stopped.
+pub(crate) struct LastWords(mpsc::Receiver<()>);
+
+impl Admin {
+    pub(crate) fn new(listener: AdminListener, handle: Handle) -> (Self, LastWords) {
+        let (alive, ended) = mpsc::channel(1);
+        let listener = listener.0;
+        let is_local = match &listener.local {
+            Address::Tcp(address) => address.ip().is_loopback(),
+            Address::Unix(_) => false,
+        };
+        let admin = Self {
+            desk: Arc::new(Desk::new(handle, is_local)),
+            listener,
+            room: Arc::new(Semaphore::new(CLIENTS_MOST)),
+            alive,
+        };
+        (admin, LastWords(ended))
+    }
+
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    pub(crate) fn listener_mut(&mut self) -> &mut Listener {
+        &mut self.listener
+    }
+
+    /// Accepts until the listener is handed over, or `orders` end with the server.
+    pub(crate) fn open(&self, orders: &watch::Receiver<Accepting>) -> Result<(), Error> {
+        for socket in &self.listener.sockets {
+            let socket = socket
+                .try_clone()
+                .and_then(Socketed::new)
+                .map_err(|error| {
+                    let text = format!("cannot accept on {}", self.listener.local);
+                    Error::because(Kind::Accept, text, error)
+                })?;
+            let (desk, room) = (self.desk.clone(), self.room.clone());
+            let work = accept(socket, desk, room, orders.clone(), self.alive.clone());
+            drop(tokio::spawn(work));
+        }
+        Ok(())
+    }
+}
+
+impl LastWords {
+    /// Waits for the answers that are on their way, a bounded while.
+    pub(crate) async fn said(mut self) {
+        // Whoever does not take them is not waited for.
+        let _ = timeout(LAST_WORDS, self.0.recv()).await;
+    }
+}
+
+enum Socketed {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Socketed {
+    fn new(socket: Socket) -> io::Result<Self> {
+        let address = socket.local_addr()?;
+        match address.as_socket() {
+            Some(_) => TcpListener::from_std(socket.into()).map(Self::Tcp),
+            None => UnixListener::from_std(OwnedFd::from(socket).into()).map(Self::Unix),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<crate::stream::Stream> {
+        use crate::stream::Stream;
+        match self {
+            Self::Tcp(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Stream::Tcp(stream)),
+            Self::Unix(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
+async fn accept(
+    socket: Socketed,
+    desk: Arc<Desk>,
+    room: Arc<Semaphore>,
+    mut orders: watch::Receiver<Accepting>,
+    alive: mpsc::Sender<()>,
+) {
+    loop {
+        let accepted = async {
+            let place = room
+                .clone()
+                .acquire_owned()
+                .await
+                .map_err(io::Error::other)?;
+            Ok::<_, io::Error>((socket.accept().await?, place))
+        };
+        let accepted = tokio::select! {
+            biased;
+            _ = orders.wait_for(|order| *order == Accepting::HandOver) => return,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                let (desk, alive) = (desk.clone(), alive.clone());
+                drop(tokio::spawn(async move {
+                    desk.answer(stream).await;
+                    drop((place, alive));
+                }));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept on the admin listener");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
