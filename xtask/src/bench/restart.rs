@@ -181,7 +181,7 @@ fn idle(bench: &Bench, work: &Path) -> Result<Table> {
 fn one_idle(bench: &Bench, work: &Path) -> Result<(f64, f64, f64)> {
     const SECONDS: u64 = 4;
     let mut subject = Subject::start(bench, OURS, work)?;
-    let mut held = bench.load.hold(subject.address, IDLE, "idle")?;
+    let mut held = bench.load.hold(subject.address, IDLE, "one")?;
     let run = |restarts: bool, subject: &mut Subject| {
         let busy = bench
             .load
@@ -250,7 +250,7 @@ impl Subject {
             "HAProxy reload" => {
                 let binary = installed(&["/usr/sbin/haproxy", "/usr/bin/haproxy"])?;
                 let config = format!(
-                    "global\n  maxconn 20000\n  nbthread {threads}\ndefaults\n  mode http\n  timeout client 120s\n  \
+                    "global\n  maxconn 4096\n  nbthread {threads}\ndefaults\n  mode http\n  timeout client 120s\n  \
                      timeout http-keep-alive 120s\nfrontend main\n  bind {listen}\n  http-request return status 200 \
                      content-type text/plain string \"Hello, World!\"\n"
                 );
