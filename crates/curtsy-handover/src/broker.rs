@@ -148,16 +148,10 @@ impl Broker {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn next(&self) -> io::Result<Word> {
-        let mut buffer = [0; WORD_BYTES];
         loop {
             let mut ready = self.socket.readable().await?;
-            match ready.try_io(|socket| scm::recv(socket.get_ref(), &mut buffer)) {
-                Err(_would_block) => {}
-                Ok(Err(error)) => return Err(error),
-                Ok(Ok(received)) if received.len == 0 => {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                Ok(Ok(received)) => return Word::read(&buffer[..received.len], received.fds),
+            if let Ok(heard) = ready.try_io(|socket| Word::receive(socket.get_ref())) {
+                return heard;
             }
         }
     }
@@ -187,6 +181,15 @@ impl Word {
             Self::Bake => ("bake 0".to_owned(), vec![]),
             Self::Given => ("given 0".to_owned(), vec![]),
             Self::Kept(why) => (format!("kept {why}"), vec![]),
+        }
+    }
+
+    fn receive(socket: &OwnedFd) -> io::Result<Self> {
+        let mut buffer = [0; WORD_BYTES];
+        let received = scm::recv(socket, &mut buffer)?;
+        match received.len {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            length => Self::read(&buffer[..length], received.fds),
         }
     }
 

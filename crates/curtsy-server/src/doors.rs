@@ -3,10 +3,10 @@
 //! Invariant: what an heir may hold is never told to refuse, only closed: a filter would act on the
 //! heir's socket too, and so would the removal of a path.
 
-use crate::accept::Accepting;
+use crate::accept::{Accepting, Acceptor};
 use crate::admin::Admin;
 use crate::control::Place;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::keepsake::{self, Keepsake, Of};
 use crate::listener::Listener;
 use crate::mode::ModeName;
@@ -44,7 +44,7 @@ impl Doors {
         for listener in &self.listeners {
             tracing::info!(listener = listener.name, address = %listener.local, "accepting");
         }
-        let tasks = crate::server::acceptors(&mut self.listeners, &self.shared, &heard)?;
+        let tasks = acceptors(&mut self.listeners, &self.shared, &heard)?;
         if let Some(admin) = &self.admin {
             admin.open(&heard)?;
         }
@@ -112,4 +112,32 @@ impl Doors {
         }
         Ok(gift)
     }
+}
+
+/// Starts an accepting task for each listener and worker.
+fn acceptors(
+    listeners: &mut [Listener],
+    shared: &Arc<Shared>,
+    orders: &watch::Receiver<Accepting>,
+) -> Result<JoinSet<Result<(), Error>>, Error> {
+    let mut tasks = JoinSet::new();
+    for listener in listeners {
+        let board = shared.board(&listener.name)?;
+        let workers = shared.workers();
+        // A socket each, or one for all; and no socket without a worker, for its queue would stand.
+        for index in 0..workers.len().max(listener.sockets.len()) {
+            let worker = &workers[index % workers.len()];
+            let socket = &listener.sockets[index % listener.sockets.len()];
+            let failed = |error| {
+                let text = format!("cannot accept on {}", listener.local);
+                Error::because(Kind::Accept, text, error)
+            };
+            let socket = socket.try_clone().map_err(failed)?;
+            let _runtime = worker.handle.enter();
+            let acceptor = Acceptor::new(socket, &listener.local, board.clone(), worker.clone())
+                .map_err(failed)?;
+            tasks.spawn_on(acceptor.run(orders.clone()), &worker.handle);
+        }
+    }
+    Ok(tasks)
 }

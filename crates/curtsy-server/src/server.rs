@@ -1,6 +1,5 @@
 //! The server as programs hold it: built, run, and steered from anywhere by its handle.
 
-use crate::accept::{Accepting, Acceptor};
 use crate::access_log::AccessLog;
 use crate::admin::{Admin, AdminAddress, AdminListener};
 use crate::control::{self, ControlSocket, LogLevelHook, Steered};
@@ -301,34 +300,6 @@ impl Server {
         runtime.shutdown_background();
         outcome
     }
-}
-
-/// Starts an accepting task for each listener and worker.
-pub(crate) fn acceptors(
-    listeners: &mut [Listener],
-    shared: &Arc<Shared>,
-    orders: &watch::Receiver<Accepting>,
-) -> Result<JoinSet<Result<(), Error>>, Error> {
-    let mut tasks = JoinSet::new();
-    for listener in listeners {
-        let board = shared.board(&listener.name)?;
-        let workers = shared.workers();
-        // A socket each, or one for all; and no socket without a worker, for its queue would stand.
-        for index in 0..workers.len().max(listener.sockets.len()) {
-            let worker = &workers[index % workers.len()];
-            let socket = &listener.sockets[index % listener.sockets.len()];
-            let failed = |error| {
-                let text = format!("cannot accept on {}", listener.local);
-                Error::because(Kind::Accept, text, error)
-            };
-            let socket = socket.try_clone().map_err(failed)?;
-            let _runtime = worker.handle.enter();
-            let acceptor = Acceptor::new(socket, &listener.local, board.clone(), worker.clone())
-                .map_err(failed)?;
-            tasks.spawn_on(acceptor.run(orders.clone()), &worker.handle);
-        }
-    }
-    Ok(tasks)
 }
 
 /// Steers a server from anywhere: another task, another thread, a handler.

@@ -51,6 +51,34 @@ impl Strict {
     }
 }
 
+impl Strict {
+    /// Waits for its account of a server that was restarted.
+    pub(super) fn finish_restarts(mut self) -> Result<Restarts> {
+        let said = finish(&mut self.child, Duration::from_secs(self.seconds))?;
+        let said: Value =
+            serde_json::from_str(&said).context("the strict client gave no account")?;
+        let field = |name: &str| said[name].as_f64().with_context(|| format!("no {name}"));
+        Ok(Restarts {
+            answered: field("answered")?,
+            lost: field("lost")?,
+            refused: field("refused")?,
+            opened: field("opened")?,
+            max_us: field("max_us")?,
+        })
+    }
+}
+
+/// The strict client's account of restarts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Restarts {
+    pub(super) answered: f64,
+    /// Refused connects are not among them.
+    pub(super) lost: f64,
+    pub(super) refused: f64,
+    pub(super) opened: f64,
+    pub(super) max_us: f64,
+}
+
 impl Drop for Strict {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -240,6 +268,25 @@ impl Load {
             "--seconds",
             &seconds.to_string(),
         ]);
+        Ok(Strict {
+            child: spawn(command)?,
+            seconds,
+        })
+    }
+
+    /// The strict client at a server that is restarted: a refused connection is a loss, and it goes on.
+    pub(super) fn restarts(
+        &self,
+        target: SocketAddr,
+        conns: usize,
+        think_ms: u64,
+        seconds: u64,
+    ) -> Result<Strict> {
+        let mut command = Command::new(&self.strict);
+        command.args(["--restarts", "--target", &target.to_string()]);
+        command.args(["--conns", &conns.to_string()]);
+        command.args(["--think-ms", &think_ms.to_string()]);
+        command.args(["--seconds", &seconds.to_string()]);
         Ok(Strict {
             child: spawn(command)?,
             seconds,

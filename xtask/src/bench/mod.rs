@@ -22,6 +22,7 @@ mod process;
 mod readme;
 mod report;
 mod requests;
+mod restart;
 mod server;
 mod table;
 mod tls;
@@ -34,7 +35,7 @@ use table::{Outcome, Table};
 /// What to measure, and how long.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Which tables: requests, tracking, idle, silent, wake, stop, drain, web, tls. All of them without a name.
+    /// Which tables: requests, tracking, idle, silent, wake, stop, drain, restart, web, tls. All of them without a name.
     #[arg(value_enum)]
     tables: Vec<Which>,
     /// Alternating rounds.
@@ -63,11 +64,12 @@ enum Which {
     Wake,
     Stop,
     Drain,
+    Restart,
     Web,
     Tls,
 }
 
-const ALL: [Which; 9] = [
+const ALL: [Which; 10] = [
     Which::Requests,
     Which::Tracking,
     Which::Idle,
@@ -75,6 +77,7 @@ const ALL: [Which; 9] = [
     Which::Wake,
     Which::Stop,
     Which::Drain,
+    Which::Restart,
     Which::Web,
     Which::Tls,
 ];
@@ -90,6 +93,7 @@ struct Bench {
     rounds: usize,
     seconds: u64,
     quick: bool,
+    root: std::rc::Rc<Path>,
 }
 
 /// Measures and writes; false when `--check` found a goal that is not met.
@@ -123,6 +127,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
             Which::Wake => ends::wake(&bench)?,
             Which::Stop => ends::stop(&bench)?,
             Which::Drain => loss::drain(&bench)?,
+            Which::Restart => restart::restart(&bench)?,
             Which::Web => web::web(&bench, root, &work)?,
             Which::Tls => tls::tls(&bench, root, &work)?,
         });
@@ -203,6 +208,7 @@ impl Bench {
             rounds,
             seconds,
             quick: options.quick,
+            root: root.into(),
         };
         Ok((bench, skipped))
     }
@@ -218,6 +224,7 @@ impl Bench {
         Self {
             servers,
             load: self.load.clone(),
+            root: self.root.clone(),
             ..*self
         }
     }
@@ -245,6 +252,16 @@ impl Bench {
             }
         }
         failures
+    }
+
+    /// The repository.
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where to write what is needed for a while.
+    fn work(&self) -> PathBuf {
+        self.root.join("bench/work")
     }
 
     fn memory_rounds(&self) -> usize {

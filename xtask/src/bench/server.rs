@@ -343,7 +343,7 @@ fn pid(id: u32) -> Result<Pid> {
         .context("no process id")
 }
 
-fn free_address() -> Result<SocketAddr> {
+pub(super) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
@@ -363,7 +363,7 @@ pub(super) fn expect(
 }
 
 /// One request on a connection of its own; the whole answer, which has to be a 200.
-fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<String> {
+pub(super) fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let length = body.len();

@@ -11,6 +11,7 @@ use super::machine::{Action, End, Event, Id, Machine};
 use super::probe::Door;
 use super::readiness::Readiness;
 use super::say;
+use super::settings::{Arguments, Fixed, Settings};
 use super::words::Words;
 use curtsy::Listener;
 use curtsy::control::{Crier, Event as News, ListenerStatus, ProcessStatus, Status};
@@ -53,13 +54,35 @@ struct Process {
 /// What a process that can hand over says first, and the channel to it.
 type Greeted = (Greeting, OwnedFd);
 
+/// What a generation is started with, and judged by.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    launch: Arc<Launch>,
+    readiness: Arc<Readiness>,
+}
+
+impl Plan {
+    pub(super) fn new(settings: &Settings, listeners: &[Listener]) -> Self {
+        Self {
+            launch: Arc::new(Launch::new(&settings.command, listeners)),
+            readiness: Arc::new(settings.ready.clone()),
+        }
+    }
+}
+
 /// The supervisor at work.
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) machine: Machine,
-    pub(crate) launch: Launch,
+    /// The serving generation's.
+    plan: Plan,
+    /// That of the generation that a reload brings, or what is wrong with it.
+    next_plan: Result<Plan, String>,
+    /// What settings are read from, again in each reload.
+    arguments: Arguments,
+    /// What must be as it was.
+    fixed: Fixed,
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) readiness: Arc<Readiness>,
     pub(crate) notify: Notify,
     pub(crate) events: UnboundedSender<Heard>,
     pub(crate) heard: UnboundedReceiver<Heard>,
@@ -84,13 +107,15 @@ pub(crate) struct Driver {
 
 /// A process, its number and its generation.
 type Greeting = (Id, u32, u32);
+/// And its end of the pair.
+type Greeted = (Greeting, OwnedFd);
 
 impl Driver {
-    pub(crate) fn new(
+    pub(super) fn new(
         machine: Machine,
-        launch: Launch,
+        plan: Plan,
+        (arguments, fixed): (Arguments, Fixed),
         listeners: Vec<Listener>,
-        readiness: Readiness,
         notify: Notify,
         (events, heard): (UnboundedSender<Heard>, UnboundedReceiver<Heard>),
         crier: Crier,
@@ -98,9 +123,11 @@ impl Driver {
         let (speak, spoken) = unbounded_channel();
         Self {
             machine,
-            launch,
+            next_plan: Ok(plan.clone()),
+            plan,
+            arguments,
+            fixed,
             listeners,
-            readiness: Arc::new(readiness),
             notify,
             events,
             heard,
@@ -268,8 +295,12 @@ impl Driver {
 
     fn start(&mut self, process: Id, generation: u32) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("cannot start a process: {error}");
+        let plan = match self.is_reloading && self.serving != Some(generation) {
+            true => self.next_plan.clone()?,
+            false => self.plan.clone(),
+        };
         let words = Arc::new(Words::new().map_err(failed)?);
-        let number = self
+        let number = plan
             .launch
             .start(&self.listeners, &words.address())
             .map_err(failed)?;
@@ -284,7 +315,7 @@ impl Driver {
                 self.crier.tell(&News::Note { text });
             }
         }
-        let readiness = Arc::clone(&self.readiness);
+        let readiness = plan.readiness;
         let door = self.door();
         let (events, ear) = (self.events.clone(), Arc::clone(&words));
         let waiting = tokio::spawn(async move {
@@ -348,6 +379,19 @@ impl Driver {
         }
     }
 
+    /// What flags and file say now.
+    fn read_again(&mut self) -> Result<Plan, String> {
+        let settings = self.arguments.settings().map_err(|failure| failure.why)?;
+        if let Some(what) = self.fixed.differs(&settings.fixed) {
+            return Err(format!(
+                "is not what the file asks for: {what} can only be changed by a new start of the supervisor"
+            ));
+        }
+        self.machine
+            .set_times(settings.ready_timeout, settings.grace);
+        Ok(Plan::new(&settings, &self.listeners))
+    }
+
     /// Where probes go: the first TCP listener.
     fn door(&self) -> Option<Door> {
         self.listeners.iter().find_map(|listener| {
@@ -405,6 +449,7 @@ impl Driver {
 
     fn reloading(&mut self, generation: u32) {
         self.is_reloading = true;
+        self.next_plan = self.read_again();
         self.clients.append(&mut self.next_clients);
         let text = format!("reloading: generation {generation} is to come");
         self.tell_step("begun", generation, None, &text);
@@ -414,7 +459,8 @@ impl Driver {
     fn reloaded(&mut self, generation: u32, result: Result<(), String>) {
         self.is_reloading = false;
         self.tell_manager(Notify::ready);
-        if result.is_ok() {
+        if let (Ok(()), Ok(plan)) = (&result, &self.next_plan) {
+            self.plan = plan.clone();
             self.serving = Some(generation);
             self.brokering.bake(generation);
         }

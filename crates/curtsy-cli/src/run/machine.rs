@@ -203,6 +203,20 @@ impl Machine {
         moments.min()
     }
 
+    /// Goes by other times from now on; what a reload has just started, too.
+    pub(crate) fn set_times(&mut self, ready_timeout: Duration, grace: Duration) {
+        self.policy.ready_timeout = ready_timeout;
+        self.policy.grace = grace;
+        let Phase::Reloading { candidate } = self.phase else {
+            return;
+        };
+        for slot in &mut self.slots {
+            if slot.generation == candidate && matches!(slot.state, State::Starting(_)) {
+                slot.state = State::Starting(slot.since + ready_timeout);
+            }
+        }
+    }
+
     /// The one transition.
     pub(crate) fn handle(&mut self, now: Moment, event: Event) -> Vec<Action> {
         use Phase::{Reloading, Serving, Starting, Stopping};

@@ -24,10 +24,11 @@ fn main() {
     match arguments.next().as_deref() {
         Some("serve") => return server::serve(arguments.next().as_deref()),
         // What a test runner may ask of any test.
-        Some("--list") => return println!("steps: test\nmoments: test"),
+        Some("--list") => return println!("steps: test\nbrokered: test\nmoments: test"),
         Some(_) | None => {}
     }
     processes::adopt_orphans();
     steps::every_step();
+    steps::brokered_steps();
     moments::random_moments();
 }

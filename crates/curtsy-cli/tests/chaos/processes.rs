@@ -100,6 +100,17 @@ impl Service {
         }
     }
 
+    /// Waits for a line with one of these in it.
+    pub(crate) fn any_line(&self, parts: &[&str]) {
+        let until = Instant::now() + BOUND;
+        let has = |line: &String| parts.iter().any(|part| line.contains(part));
+        while !self.said().iter().any(has) {
+            let said = self.said();
+            assert!(Instant::now() < until, "none of {parts:?} in {said:#?}");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
     pub(crate) fn said(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
@@ -107,6 +118,16 @@ impl Service {
     /// Asks the first process for a restart.
     pub(crate) fn restart(&self) {
         kill_process(raw(self.donor), Signal::HUP).unwrap();
+    }
+
+    /// Asks the supervisor for a reload.
+    pub(crate) fn reload(&self) {
+        kill_process(raw(self.top.id()), Signal::HUP).unwrap();
+    }
+
+    /// How many processes the top has not waited for.
+    pub(crate) fn zombies(&self) -> usize {
+        zombies_of(self.top.id())
     }
 
     /// The heir, as soon as there is one; `None` if the donor is gone without.

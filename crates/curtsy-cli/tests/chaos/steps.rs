@@ -77,13 +77,63 @@ pub(crate) fn every_step() {
     );
 }
 
-fn at_step(step: &str, left: Left, loss: Loss) -> Duration {
-    let service = Service::start(left == Left::Nobody, Some(step));
-    // So many connections from the start, and none after: a lost one is one that was somebody's.
-    let load = Load::start(service.address, CLIENTS, SLOW, SLOW_MS);
-    load.go_on(60);
-    let before = descriptors(service.donor);
-    service.restart();
+/// The same where a supervisor brings old and new together; what may be lost is not more.
+const BROKERED: [(&str, Loss); 8] = [
+    ("heir-heard-Hello", Loss::Nothing),
+    ("heir-sent-READY", Loss::Nothing),
+    ("heir-heard-Offer", Loss::Nothing),
+    ("heir-sent-TAKEN", Loss::All),
+    ("donor-sent-LISTENER", Loss::All),
+    ("donor-sent-COMPLETE", Loss::All),
+    ("donor-sent-OFFER", Loss::Some),
+    ("donor-heard-Finish", Loss::Nothing),
+];
+
+/// Kills one process at each of them.
+pub(crate) fn brokered_steps() {
+    let began = Instant::now();
+    let mut worst = Duration::ZERO;
+    for (step, loss) in BROKERED {
+        let service = Service::start(true, Some(step));
+        let load = Load::start(service.address, CLIENTS, 0, 0);
+        load.go_on(60);
+        service.reload();
+        await_death(&service, step);
+        worst = worst.max(load.answers_again());
+        // A reload that comes now succeeds, with whoever is left.
+        let decided = ["generation 1 serves", "the old one was kept"];
+        service.any_line(&decided);
+        service.reload();
+        service.line("generation 2 serves");
+        load.go_on(60);
+        let (account, _) = load.end();
+        check(&service.log, &account, step);
+        let lost = account.lost.len();
+        match loss {
+            Loss::Nothing => assert_eq!(lost, 0, "{step}: {:#?}", service.said()),
+            Loss::Some => assert!(lost < CLIENTS, "{step}: {lost} lost"),
+            Loss::All => assert!(
+                lost <= CLIENTS,
+                "{step}: {lost} lost: {:#?}",
+                service.said()
+            ),
+        }
+        let until = Instant::now() + BOUND;
+        while service.zombies() > 0 {
+            assert!(Instant::now() < until, "{step}: a zombie stays");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        service.end(step);
+    }
+    let count = BROKERED.len();
+    println!(
+        "{count} steps under a supervisor in {:?}, answered again after {worst:?} at worst",
+        began.elapsed()
+    );
+}
+
+/// Waits until the process that is to die has.
+fn await_death(service: &Service, step: &str) {
     let until = Instant::now() + BOUND;
     while service.flag.exists() {
         assert!(
@@ -93,6 +143,16 @@ fn at_step(step: &str, left: Left, loss: Loss) -> Duration {
         );
         std::thread::park_timeout(Duration::from_millis(1));
     }
+}
+
+fn at_step(step: &str, left: Left, loss: Loss) -> Duration {
+    let service = Service::start(left == Left::Nobody, Some(step));
+    // So many connections from the start, and none after: a lost one is one that was somebody's.
+    let load = Load::start(service.address, CLIENTS, SLOW, SLOW_MS);
+    load.go_on(60);
+    let before = descriptors(service.donor);
+    service.restart();
+    await_death(&service, step);
     let took = load.answers_again();
     load.go_on(60);
     match left {

@@ -17,4 +17,5 @@ mod span;
 mod surroundings;
 mod swarm;
 mod tickets;
+mod units;
 mod versions;

@@ -92,7 +92,8 @@ async fn activated(listener: &TcpListener) -> Row {
          exec {CURTSY} demo --inherit --bake-after 50ms",
         listener.as_raw_fd()
     );
-    let mut command = Command::new("sh");
+    // Other shells know no numbers above 9.
+    let mut command = Command::new("bash");
     command.args(["-c", &script]);
     Row::run(command, "http://").await
 }

@@ -125,6 +125,12 @@ async fn tool(program: &str, arguments: &[&str]) -> Option<String> {
 /// New connections at full speed through reloads: none is refused, none is lost, and every generation answers.
 /// The status is the last one's.
 async fn reloads_lose_nothing(flags: &[&str], program: &[&str]) -> Option<i32> {
+    reloads_lose_at_most(0, flags, program).await
+}
+
+/// The same for a program that itself closes connections which it has accepted: so many for each reload. Still none is
+/// refused.
+async fn reloads_lose_at_most(most: u64, flags: &[&str], program: &[&str]) -> Option<i32> {
     let mut supervisor = Supervisor::start(flags, program).await;
     let running = Plan::to_address(supervisor.address, "/")
         .connections(20)
@@ -141,7 +147,10 @@ async fn reloads_lose_nothing(flags: &[&str], program: &[&str]) -> Option<i32> {
     running.wait_answered(answered, BOUND).await.unwrap();
     running.stop();
     let report = running.finish().await;
-    assert_eq!(report.lost(), 0, "{report}\n{}", supervisor.child.stderr());
+    let stderr = supervisor.child.stderr();
+    let most = most * u64::try_from(RELOADS).unwrap();
+    assert!(report.lost() <= most, "{report}\n{stderr}");
+    assert_eq!(report.counts.refused, 0, "{report}\n{stderr}");
     assert_eq!(report.answers.len(), RELOADS + 1, "{:?}", report.answers);
     supervisor.stop().await
 }
@@ -192,7 +201,8 @@ async fn uvicorn_takes_the_socket_by_its_number() {
         "warning",
         "application:app",
     ];
-    let status = reloads_lose_nothing(&["--ready", "http:/"], &program).await;
+    // When it stops it closes connections whose request it has not read yet, at most those of all clients.
+    let status = reloads_lose_at_most(20, &["--ready", "http:/"], &program).await;
     // When it has shut down in good order it ends itself by the signal that asked for it.
     assert!(matches!(status, Some(0 | 143)), "{status:?}");
 }

@@ -8,6 +8,7 @@
 
 mod brokered;
 mod failures;
+mod file;
 mod init;
 mod languages;
 mod load;
