@@ -51,9 +51,6 @@ struct Process {
     greeting: AbortHandle,
 }
 
-/// What a process that can hand over says first, and the channel to it.
-type Greeted = (Greeting, OwnedFd);
-
 /// What a generation is started with, and judged by.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
