@@ -23,6 +23,7 @@ mod exposition;
 mod ferry;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod handle;
 mod handshake;
 mod herald;
 mod hooks;
@@ -62,6 +63,7 @@ pub use curtsy_lifecycle::{
     Snapshot, State, Straggler,
 };
 pub use error::Error;
+pub use handle::Handle;
 pub use http2::Http2Limits;
 pub use limits::Limits;
 pub use listener::{ListenOn, Listener};
@@ -69,7 +71,7 @@ pub use metrics::{Latency, Metrics};
 pub use mode::{Mode, ModeName, PlainOnTls};
 pub use proxy::ProxyPeers;
 pub use restart::{RestartStep, Restarted};
-pub use server::{Builder, Handle, Outcome, Server};
+pub use server::{Builder, Outcome, Server};
 pub use service::{BoxError, Hyper, IntoService, Service, Tower};
 pub use shared::OnDisconnect;
 pub use succession::Succession;

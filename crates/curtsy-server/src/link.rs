@@ -335,6 +335,12 @@ impl Link {
         if calls > 1 {
             self.head_since.store(read, Ordering::Relaxed);
         }
+        if self.entry.state().is_waiting() {
+            // It came with the one before it, whose answer is flushed: no bytes told of it.
+            self.report();
+            self.entry.tell(Event::Bytes, Moment::from_millis(read));
+            self.report();
+        }
         self.set_stage(Stage::Called);
     }
 

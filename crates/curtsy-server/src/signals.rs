@@ -1,7 +1,7 @@
 //! The signals that stop a server: SIGINT, SIGTERM and SIGQUIT drain it, the second one cuts.
 
 use crate::error::{Error, Kind};
-use crate::server::Handle;
+use crate::handle::Handle;
 use std::fmt;
 use std::future::poll_fn;
 use std::task::Poll;

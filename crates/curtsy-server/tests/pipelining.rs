@@ -7,9 +7,10 @@
 
 mod support;
 
+use curtsy_server::{Limits, Outcome, Phase};
 use proptest::prelude::{Strategy, prop};
 use proptest::test_runner::{Config, TestRunner};
-use support::{Running, ms, request, serve};
+use support::{Running, ms, request, serve, serve_with};
 
 #[tokio::test]
 async fn sixteen_requests_in_one_write_get_sixteen_answers_in_order() {
@@ -56,6 +57,47 @@ async fn fast_and_slow_handlers_keep_their_order() {
         };
     }
     server.drain().await;
+}
+
+/// A handler that takes longer than a connection may rest, behind an answer that was flushed: its
+/// connection is not at rest, whoever asks.
+#[tokio::test]
+async fn a_slow_handler_behind_another_answer_is_neither_parked_nor_drained_away() {
+    for before in [0, 1, 2] {
+        let server = serve_with(|builder| {
+            builder.limits(Limits {
+                park_after: ms(5),
+                ..Limits::default()
+            })
+        })
+        .await;
+        let mut client = server.client().await;
+        let first = request("GET", "/before").repeat(before);
+        let slow = request("GET", "/gate?slow");
+        client
+            .send(format!("{first}{slow}{}", request("GET", "/last")))
+            .await;
+        for _ in 0..before {
+            client.answer().await.is(200, "hello from /before");
+        }
+        server.until("active", |now| now.counts.active == 1).await;
+        let snapshot = server.handle.snapshot();
+        let told = snapshot.stragglers.iter().map(|s| s.target.as_str());
+        assert_eq!(told.collect::<Vec<_>>(), ["/gate?slow"]);
+        // Many times as long as it may rest.
+        tokio::time::sleep(ms(100)).await;
+        assert_eq!(server.handle.snapshot().counts.active, 1);
+
+        server.handle.wish_shutdown();
+        server.handle.reached(Phase::Draining).await;
+        tokio::time::sleep(ms(20)).await;
+        assert_eq!(server.handle.snapshot().counts.active, 1);
+        server.app.gate("slow").add_permits(1);
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 200);
+        let (_, outcome) = (client, server.running.await.unwrap().unwrap());
+        assert!(matches!(outcome, Outcome::Drained(_)), "{outcome:?}");
+    }
 }
 
 /// What may come behind whole requests and never go on.

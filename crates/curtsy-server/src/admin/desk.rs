@@ -3,7 +3,7 @@
 use crate::admin::{events, page};
 use crate::control::Status;
 use crate::exposition::{OPEN_METRICS, PROMETHEUS};
-use crate::server::Handle;
+use crate::handle::Handle;
 use crate::stream::Stream;
 use bytes::Bytes;
 use curtsy_lifecycle::Phase;

@@ -4,8 +4,8 @@
 //!
 //! Deliberately absent: anything that must be remembered from one look to the next.
 
+use crate::handle::Handle;
 use crate::metrics::Metrics;
-use crate::server::Handle;
 use crate::shared::Shared;
 use curtsy_lifecycle::{Counts, Straggler};
 use serde::{Deserialize, Serialize};

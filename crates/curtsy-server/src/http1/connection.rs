@@ -199,7 +199,9 @@ async fn converse<S: Service>(
             return Poll::Ready(Stop::Finished(finished));
         }
         link.report();
-        let waits = link.entry.state().is_waiting() && !link.has_body_escaped();
+        let waits = link.entry.state().is_waiting()
+            && link.stage() == Stage::Waiting
+            && !link.has_body_escaped();
         if waits && orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
             return Poll::Ready(Stop::Rest);
         }
@@ -256,7 +258,9 @@ fn poll_deadline(link: &Link, mut alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) 
             continue;
         }
         match due {
-            Due::Park if link.has_body_escaped() => return Poll::Pending,
+            Due::Park if link.has_body_escaped() || link.stage() != Stage::Waiting => {
+                return Poll::Pending;
+            }
             Due::Park => return Poll::Ready(Stop::Rest),
             Due::Head => return Poll::Ready(Stop::HeadTimeout),
             Due::Body if link.stage() == Stage::Answered => return Poll::Ready(Stop::Cut),

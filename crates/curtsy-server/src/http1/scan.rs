@@ -161,7 +161,7 @@ impl Scan {
 fn is_plain(bytes: &[u8]) -> bool {
     const EACH: u64 = u64::MAX / 255;
     const LINE_FEEDS: u64 = EACH * b'\n' as u64;
-    if !bytes.ends_with(b"\r\n\r\n") || matches!(bytes, [b'\r' | b'\n', ..]) {
+    if !bytes.ends_with(b"\r\n\r\n") || !is_plain_line(bytes) {
         return false;
     }
     let is_plain_word = |word: &[u8; 8], at: usize| {
@@ -169,7 +169,8 @@ fn is_plain(bytes: &[u8]) -> bool {
         // The high bit of each byte that is zero, and of some that follow one.
         let mut found = word.wrapping_sub(EACH) & !word & (EACH << 7);
         while found != 0 {
-            if !is_plain_after(bytes, at + (found.trailing_zeros() / 8) as usize) {
+            let feed = at + (found.trailing_zeros() / 8) as usize;
+            if !is_plain_line(bytes.get(feed + 1..).unwrap_or_default()) {
                 return false;
             }
             found &= found - 1;
@@ -190,11 +191,11 @@ fn is_plain(bytes: &[u8]) -> bool {
         .is_some_and(|word| is_plain_word(word, bytes.len() - 8))
 }
 
-/// Whether the line after the line feed at `feed` does not matter: it is a field of no interest,
-/// or the head's end and the end of the bytes.
+/// Whether the line that these bytes begin with does not matter: it is none of the fields of
+/// interest; or it is the head's end, and that of the bytes.
 #[inline]
-fn is_plain_after(bytes: &[u8], feed: usize) -> bool {
-    match bytes.get(feed + 1..).unwrap_or_default() {
+fn is_plain_line(bytes: &[u8]) -> bool {
+    match bytes {
         [] => true,
         [b'\r', b'\n', rest @ ..] => rest.is_empty(),
         [b'\n', ..] => false,
@@ -310,6 +311,7 @@ mod tests {
             b"GET /\r\n\r\nGET /\r\n\r\n",
             b"GET / HTTP/1.1\r\nHost: x\r\n",
             b"\r\n\r\n",
+            b"Expect: of a first line, too\r\n\r\n",
         ] {
             let mut scan = Scan::default();
             scan.bytes(whole);

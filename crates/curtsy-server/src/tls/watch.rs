@@ -3,7 +3,7 @@
 //! By looking at them every now and then: what renews certificates writes them in place, renames
 //! them into place, or moves a link to a directory of theirs, and a look sees all of it alike.
 
-use crate::server::Handle;
+use crate::handle::Handle;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
