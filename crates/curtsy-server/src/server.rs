@@ -156,6 +156,11 @@ impl Server {
     /// Dropping the future drops the listeners and leaves the connections to their tasks: nothing
     /// is drained. Stop it by its handle instead.
     pub async fn run(self) -> Result<Outcome, Error> {
+        // A large future, which whoever awaits it need not hold in its own.
+        Box::pin(self.serve()).await
+    }
+
+    async fn serve(self) -> Result<Outcome, Error> {
         let Self {
             listeners,
             workers,
