@@ -109,7 +109,7 @@ impl Handle {
     /// Restarts the program: starts the running executable's path again with the same arguments,
     /// environment and directory, and hands it the listeners and, as they fall idle, the
     /// connections. Returns when the new process has proved itself; this one drains then, and
-    /// [`Server::run`] returns.
+    /// [`Server::run`](crate::Server::run) returns.
     ///
     /// During another restart it waits for that one: if it fails, this one has its turn; if it
     /// succeeds, the new process is asked in this one's place.

@@ -390,7 +390,7 @@ impl Builder {
         self
     }
 
-    /// Whether each request's extensions carry a [`ConnectionInfo`] and a [`Draining`]; they do by
+    /// Whether each request's extensions carry a [`ConnectionInfo`] and a [`Draining`](crate::Draining); they do by
     /// default. A service that takes them from [`Body::connection`](crate::Body::connection) saves
     /// the few allocations.
     pub fn connection_in_extensions(mut self, whether: bool) -> Self {
