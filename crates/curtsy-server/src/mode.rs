@@ -80,7 +80,8 @@ impl ModeName {
             (Self::Both, Some(tls)) => Ok(Mode::Both(tls.clone())),
             (Self::Tls | Self::Both, None) => Err(Error::new(
                 Kind::Config,
-                "there is no certificate to speak TLS with",
+                "there is no certificate to speak TLS with; give the server one first \
+                 (`curtsy demo`: --cert and --key, or --tls self-signed)",
             )),
         }
     }
