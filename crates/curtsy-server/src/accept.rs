@@ -9,7 +9,7 @@ use crate::metrics::AcceptTrouble;
 use crate::mode::Board;
 use crate::stream::Stream;
 use crate::worker::Worker;
-use curtsy_lifecycle::Address;
+use curtsy_lifecycle::{Address, Moment};
 use rustix::io::Errno;
 use socket2::Socket;
 use std::io;
@@ -24,6 +24,8 @@ use tokio::sync::watch;
 
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How often the log tells that there is no room.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
 /// How many parked connections are given up when descriptors run out.
 const GIVE_UP: usize = 16;
 
@@ -80,6 +82,7 @@ impl Acceptor {
     /// Accepts until told to stop.
     pub(crate) async fn run(self, mut orders: watch::Receiver<Accepting>) -> Result<(), Error> {
         let mut wait = FIRST_WAIT;
+        let mut told: Option<Moment> = None;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -96,12 +99,17 @@ impl Acceptor {
                 Err(error) if passes(&error) => {
                     self.worker.tally.accept_error(AcceptTrouble::Resources);
                     self.make_room(&error);
-                    tracing::warn!(
-                        listener = self.board.name,
-                        %error,
-                        retry_in_ms = wait.as_millis(),
-                        "cannot accept"
-                    );
+                    // Room comes and goes many times a second; the metrics count each time.
+                    let now = crate::clock::now();
+                    if told.is_none_or(|told| now.since(told) >= TOLD_EVERY) {
+                        told = Some(now);
+                        tracing::warn!(
+                            listener = self.board.name,
+                            %error,
+                            retry_in_ms = wait.as_millis(),
+                            "cannot accept; clients wait in the queue"
+                        );
+                    }
                     tokio::select! {
                         () = stopped(&mut orders) => {}
                         () = tokio::time::sleep(wait) => {}
