@@ -226,11 +226,16 @@ async fn converse<S: Service>(
         }
         Stop::Finished(Ok(())) | Stop::Cut => Turn::Ended,
         Stop::Finished(Err(error)) => failed(wire, unread, &error, link, wide),
-        Stop::Rest if unread.is_empty() => Turn::Resting(wire),
-        Stop::Rest if is_leaving(link, unread.len()) => Turn::Leaving(wire, unread),
         Stop::Rest => {
-            wire.unread(unread);
-            Turn::HalfHead(wire)
+            let unread = wire.all_unread(unread);
+            if unread.is_empty() {
+                Turn::Resting(wire)
+            } else if is_leaving(link, unread.len()) {
+                Turn::Leaving(wire, unread)
+            } else {
+                wire.unread(unread);
+                Turn::HalfHead(wire)
+            }
         }
         Stop::HeadTimeout if unread.contains(&b'\n') => Turn::Refused(wire, refusal::TOO_SLOW),
         Stop::HeadTimeout => {
@@ -272,7 +277,8 @@ fn poll_deadline(link: &Link, mut alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) 
 
 fn failed(mut wire: Wire, unread: Bytes, error: &hyper::Error, link: &Link, wide: bool) -> Turn {
     if link.entry.served() == 0 && handshake::is_other(&unread, wire.stream().is_tls()) {
-        return Turn::Other(wire, unread);
+        let all = wire.all_unread(unread);
+        return Turn::Other(wire, all);
     }
     if link.is_head_too_large() {
         return Turn::Refused(wire, refusal::TOO_LARGE);
@@ -284,10 +290,10 @@ fn failed(mut wire: Wire, unread: Bytes, error: &hyper::Error, link: &Link, wide
     let head_taken = wire.is_head_taken(unread.len());
     // To try again with what follows a head would make a request of a body.
     if error.is_parse_too_large() && !wide && !head_taken {
-        wire.reread(unread);
+        wire.unread(unread);
         return Turn::ManyFields(wire);
     }
-    let refusal = refusal::diagnose(error, &unread, wire.scanned(), head_taken);
+    let refusal = refusal::diagnose(error, &unread, wire.framing_lines(), head_taken);
     Turn::Refused(wire, refusal)
 }
 
@@ -392,10 +398,6 @@ fn discard(leftover: &mut Option<Leftover>, link: &Link, cx: &mut Context<'_>) {
             Poll::Pending => return,
             Poll::Ready(Some(Ok(frame))) => {
                 *read += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if frame.is_trailers() {
-                    // Their end is in doubt; see `Body`.
-                    link.close_after_answer(false);
-                }
                 if rest.is_end_stream() {
                     *leftover = None;
                     link.body_ended();
