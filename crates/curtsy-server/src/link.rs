@@ -11,7 +11,7 @@ use crate::clock;
 use crate::http1::{BodyLength, Head};
 use crate::shared::Orders;
 use crate::worker::Worker;
-use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, State, Step};
+use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, Origin, State, Step};
 use hyper::body::Incoming;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,41 +43,45 @@ pub(crate) enum BodyFault {
     TimedOut = 3,
 }
 
+/// What each request touches comes first, side by side: see [`Entry`].
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Link {
     pub(crate) entry: Arc<Entry>,
     pub(crate) worker: Arc<Worker>,
+    /// Of the entry.
+    origin: Arc<Origin>,
     stage: AtomicU8,
     /// The request has a body that was not read to its end.
     body_open: AtomicBool,
     /// The body went to a service that reads it behind our back.
     body_escaped: AtomicBool,
     body_fault: AtomicU8,
-    /// Since when the handler waits for more of the body, in milliseconds; 0 if it does not.
-    body_waits_since: AtomicU64,
-    body_waker: Mutex<Option<Waker>>,
     has_leftover: AtomicBool,
-    leftover: Mutex<Option<Incoming>>,
     /// The connection will close after this answer.
     closing: AtomicBool,
     /// Input is expected that nobody will read: close slowly.
     close_gently: AtomicBool,
     switching: AtomicBool,
+    head_too_large: AtomicBool,
+    /// The state that the program's hook was told last.
+    reported: AtomicU8,
+    /// What the last head was like as it came over the wire, until the service has it.
+    head: AtomicU32,
+    /// Answers that are complete and not flushed, all to requests called at one moment.
+    unflushed: AtomicU32,
+    /// How long the body is, as hyper has it.
+    body_length: AtomicU64,
     /// Times in milliseconds; 0 if it is not so.
     last_read: AtomicU64,
     head_since: AtomicU64,
     called_at: AtomicU64,
     write_blocked_since: AtomicU64,
     shutdown_since: AtomicU64,
-    /// What the last head was like as it came over the wire, until the service has it.
-    head: AtomicU32,
-    /// How long the body is, as hyper has it.
-    body_length: AtomicU64,
-    /// Answers that are complete and not flushed, all to requests called at one moment.
-    unflushed: AtomicU32,
-    head_too_large: AtomicBool,
-    /// The state that the program's hook was told last.
-    reported: AtomicU8,
+    /// Since when the handler waits for more of the body, in milliseconds; 0 if it does not.
+    body_waits_since: AtomicU64,
+    body_waker: Mutex<Option<Waker>>,
+    leftover: Mutex<Option<Incoming>>,
 }
 
 fn flag(value: &AtomicBool) -> bool {
@@ -99,6 +103,7 @@ impl Link {
     pub(crate) fn new(entry: Arc<Entry>, worker: Arc<Worker>) -> Self {
         let state = entry.state();
         Self {
+            origin: entry.origin().clone(),
             entry,
             worker,
             stage: AtomicU8::new(Stage::Waiting as u8),
@@ -128,7 +133,7 @@ impl Link {
     /// The standing orders: to all of the server's connections, and to those of its origin.
     #[inline]
     pub(crate) fn orders(&self) -> u32 {
-        let orders = self.worker.shared.orders.current() | self.entry.origin().orders();
+        let orders = self.worker.shared.orders.current() | self.origin.orders();
         if orders & Orders::HAND_OVER == 0 {
             return orders;
         }

@@ -50,10 +50,8 @@ pub(crate) fn judge<B>(
             "this server meets no expectation but 100-continue\n",
         ));
     }
-    if has_body {
-        if let Err(refusal) = body(headers, head, limits) {
-            return Verdict::Refuse(refusal);
-        }
+    if has_body && let Err(refusal) = body(headers, head, limits) {
+        return Verdict::Refuse(refusal);
     }
     if request.method() == Method::OPTIONS && request.uri().path() == "*" {
         return Verdict::Options;

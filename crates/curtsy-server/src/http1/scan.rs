@@ -186,7 +186,7 @@ fn plain_head(bytes: &[u8]) -> Option<usize> {
             let begins = at + (found.trailing_zeros() / 8) as usize + 1;
             match line_kind(bytes.get(begins..).unwrap_or_default()) {
                 Line::Plain => {}
-                other => return Some((other, begins)),
+                line @ (Line::End | Line::Doubtful) => return Some((line, begins)),
             }
             found &= found - 1;
         }

@@ -18,6 +18,7 @@ use crate::seat::Seat;
 use crate::shared::Orders;
 use crate::stream::{Bare, Stream};
 use bytes::{Buf, Bytes};
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,6 +31,11 @@ const HELD_MOST: usize = 64 << 10;
 /// the kernel less than two and `writev`, by more than the copy.
 const GATHERED_MOST: usize = 4 << 10;
 
+thread_local! {
+    /// Where they are copied together: one place for all connections, so that it is a warm one.
+    static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 #[derive(Debug)]
 pub(crate) struct Wire {
     // Before the seat: the socket closes first.
@@ -38,7 +44,6 @@ pub(crate) struct Wire {
     /// Bytes that were read from the socket and not yet asked for.
     first: Bytes,
     held: Vec<u8>,
-    gathered: Vec<u8>,
     framing: Framing,
     /// hyper asked while `first` was for a later request, and thinks that there is nothing.
     asked_early: bool,
@@ -71,7 +76,6 @@ impl Wire {
             link,
             first,
             held: Vec::new(),
-            gathered: Vec::new(),
             framing: Framing::default(),
             asked_early: false,
             handed_over: 0,
@@ -205,11 +209,13 @@ impl Wire {
             None => stream.poll_write(cx, &self.held),
             Some([one]) => stream.poll_write(cx, one),
             Some(many) if many.iter().map(|buf| buf.len()).sum::<usize>() <= GATHERED_MOST => {
-                self.gathered.clear();
-                for buf in many {
-                    self.gathered.extend_from_slice(buf);
-                }
-                stream.poll_write(cx, &self.gathered)
+                GATHERED.with_borrow_mut(|gathered| {
+                    gathered.clear();
+                    for buf in many {
+                        gathered.extend_from_slice(buf);
+                    }
+                    stream.poll_write(cx, gathered)
+                })
             }
             Some(many) => stream.poll_write_vectored(cx, many),
         };
