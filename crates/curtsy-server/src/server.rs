@@ -573,6 +573,9 @@ impl Builder {
         ));
         if let Some(succession) = &self.succession {
             succession.resume_tickets(&shared);
+            if let (Some(hook), Some(level)) = (&self.log_level, succession.log_level()) {
+                control::inherit_log_level(&shared, hook, level);
+            }
         }
         let addresses = listeners.iter().map(|listener| listener.local.to_string());
         if let Some(log) = self.access_log {

@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) addresses: OnceLock<Vec<String>>,
     /// Tells whoever listens at the control socket.
     pub(crate) crier: Crier,
+    /// How much is logged, if somebody has said so since the start.
+    pub(crate) log_level: Mutex<Option<String>>,
     boards: Vec<Arc<Board>>,
     open: AtomicUsize,
     next_id: AtomicU64,
@@ -110,6 +112,7 @@ impl Shared {
             began: crate::clock::now(),
             addresses: OnceLock::new(),
             crier: Crier::new(),
+            log_level: Mutex::default(),
             boards: listeners.into_iter().map(board).collect(),
             signal,
             state_hook,

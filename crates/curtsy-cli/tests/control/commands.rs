@@ -171,6 +171,43 @@ async fn the_log_says_more_from_then_on() {
 }
 
 #[tokio::test]
+async fn an_heir_and_its_heir_log_as_much() {
+    let mut server = Server::demo(&["--tls", "self-signed", "--mode", "plain"]).await;
+    let (code, _, err) = server.run(&["log-level", "info"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    for (generation, mode) in [(1, "both"), (2, "tls")] {
+        let (code, _, err) = server.run(&["reload"]).await;
+        assert_eq!(code, Some(0), "{err}");
+        server
+            .until(|status| status["generation"] == generation)
+            .await;
+        let (code, _, err) = server.run(&["switch", "main", mode]).await;
+        assert_eq!(code, Some(0), "{err}");
+        // On the standard error that they share.
+        let found = |line: &str| line.contains("switched") && line.contains(mode);
+        let line = server.child.wait_for_line(found, BOUND).await;
+        line.unwrap_or_else(|error| panic!("{generation}: {error}\n{}", server.child.stderr()));
+    }
+    let (code, _, err) = server.run(&["drain", "--wait"]).await;
+    assert_eq!(code, Some(0), "{err}");
+}
+
+#[tokio::test]
+async fn a_supervisors_end_says_how_long_it_took() {
+    let mut server = Server::supervised(&[]).await;
+    // Its program listens to an idle connection for another second.
+    let mut client = server.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_ne!(client.read(&mut [0; 1024]).await.unwrap(), 0);
+    let (code, _, err) = server.run(&["drain", "--wait"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let took = err.split("exited with status 0 after ").nth(1);
+    let took = took.and_then(|rest| rest.split(' ').next());
+    let seconds: f64 = took.unwrap_or_else(|| panic!("{err}")).parse().unwrap();
+    assert!((0.9..60.0).contains(&seconds), "{err}");
+    assert_eq!(server.end().await.status.code(), Some(0));
+}
+
+#[tokio::test]
 async fn reload_tells_the_steps_and_ends_when_the_new_generation_serves() {
     let mut server = Server::demo(&[]).await;
     let old = server.child.pid().unwrap();

@@ -37,4 +37,4 @@ pub use status::{
 
 pub(crate) use path::Place;
 pub(crate) use socket::Wanted;
-pub(crate) use steer::{LogLevelHook, Steered, tell_progress};
+pub(crate) use steer::{LogLevelHook, Steered, inherit_log_level, tell_progress};
