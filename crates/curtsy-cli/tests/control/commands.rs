@@ -217,6 +217,7 @@ async fn reload_tells_the_steps_and_ends_when_the_new_generation_serves() {
     for part in [
         "starting generation 1",
         "generation 1 accepts (pid ",
+        "moved 0 waiting connections",
         "generation 1 serves (pid ",
     ] {
         assert!(steps.any(|line| line.contains(part)), "no {part} in {err}");

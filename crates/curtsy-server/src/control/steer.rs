@@ -266,11 +266,8 @@ impl Crier {
             RestartStep::Begun { generation } => ("begun", Some(*generation), None),
             RestartStep::Ready { pid, generation } => ("ready", Some(*generation), Some(*pid)),
             RestartStep::Serves { pid, generation } => ("serves", Some(*generation), Some(*pid)),
-            RestartStep::Moved { .. } => {
-                // Where the restart is has not changed.
-                let text = step.to_string();
-                return self.tell(&Event::Note { text });
-            }
+            // Where the restart is has not changed.
+            RestartStep::Moved { .. } => ("moved", None, None),
             RestartStep::Kept(_) => ("kept", None, None),
         };
         self.tell(&Event::Restart {
