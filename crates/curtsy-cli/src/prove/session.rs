@@ -128,7 +128,11 @@ impl Session<'_> {
     }
 
     /// Marks what the command did, and says it if it failed.
-    fn tell(&self, step: &Step) {
+    fn tell(&mut self, step: &Step) {
+        match step {
+            Step::Began(_) => self.live.lend(),
+            Step::Ended(_) => self.live.take_back(),
+        }
         match step {
             Step::Began(number) if *number <= RUNS_MARKED => {
                 self.run.mark_in("during a run", &format!("run {number}"));
