@@ -166,8 +166,20 @@ impl Model {
                 self.status.stragglers_total = stragglers_total;
                 self.status.stragglers = stragglers;
             }
-            Event::Restart { text, .. } | Event::Note { text } | Event::Ended { text, .. } => {
+            Event::Restart { text, .. } | Event::Note { text } => self.note(text),
+            Event::Ended {
+                stragglers_total,
+                stragglers,
+                text,
+                ..
+            } => {
                 self.note(text);
+                // What is left is what was cut.
+                self.status.drain = None;
+                self.status.connections = self.status.connections.map(|_| Connections::default());
+                self.status.stragglers_total = stragglers_total;
+                self.status.stragglers = stragglers;
+                self.status.processes.clear();
             }
             Event::Switched { listener, mode } => {
                 self.note(format!("{listener} speaks {mode}"));
@@ -241,7 +253,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::{Key, Model, Next, Order, Prompt, Told};
-    use curtsy::control::{Event, ListenerStatus, Requests, Status};
+    use curtsy::control::{Event, ListenerStatus, Requests, Status, StragglerStatus};
 
     fn model() -> Model {
         let mut status = Status::default();
@@ -347,6 +359,16 @@ mod tests {
             mode: "tls".to_owned(),
         })));
         assert_eq!(model.status.listeners[1].mode.as_deref(), Some("tls"));
+        model.status.stragglers_total = 1;
+        model.status.stragglers.push(StragglerStatus::default());
+        model.hear(Told::Event(Box::new(Event::Ended {
+            ending: "drained".to_owned(),
+            took_ms: 10,
+            stragglers_total: 0,
+            stragglers: Vec::new(),
+            text: "drained in 0.010 s".to_owned(),
+        })));
+        assert!(model.status.stragglers.is_empty() && model.status.stragglers_total == 0);
         model.hear(Told::Obeyed("reload".to_owned(), Err("no".to_owned())));
         assert_eq!(model.notes[0], "reload: no");
         for _ in 0..2_000 {
