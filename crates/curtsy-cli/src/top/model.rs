@@ -1,6 +1,6 @@
 //! What `top` knows and shows, and what a key means. Pure: what was told and pressed in, what to draw and order out.
 
-use curtsy::control::{Command, Connections, Event, Status};
+use curtsy::control::{Command, Connections, Event, RestartStatus, Status};
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -166,7 +166,27 @@ impl Model {
                 self.status.stragglers_total = stragglers_total;
                 self.status.stragglers = stragglers;
             }
-            Event::Restart { text, .. } | Event::Note { text } => self.note(text),
+            Event::Restart {
+                step,
+                generation,
+                pid,
+                text,
+            } => {
+                self.note(text);
+                match (step.as_str(), generation) {
+                    ("kept", _) => self.status.restart = None,
+                    // On the way from one step to the next.
+                    (_, None) => {}
+                    (_, Some(generation)) => {
+                        self.status.restart = Some(RestartStatus {
+                            step,
+                            generation,
+                            pid,
+                        });
+                    }
+                }
+            }
+            Event::Note { text } => self.note(text),
             Event::Ended {
                 stragglers_total,
                 stragglers,
@@ -359,6 +379,19 @@ mod tests {
             mode: "tls".to_owned(),
         })));
         assert_eq!(model.status.listeners[1].mode.as_deref(), Some("tls"));
+        let mut step = |step: &str, generation| {
+            model.hear(Told::Event(Box::new(Event::Restart {
+                step: step.to_owned(),
+                generation,
+                pid: None,
+                text: step.to_owned(),
+            })));
+            let restart = model.status.restart.as_ref();
+            restart.map(|restart| (restart.step.clone(), restart.generation))
+        };
+        assert_eq!(step("ready", Some(1)), Some(("ready".to_owned(), 1)));
+        assert_eq!(step("moved", None), Some(("ready".to_owned(), 1)));
+        assert_eq!(step("kept", None), None);
         model.status.stragglers_total = 1;
         model.status.stragglers.push(StragglerStatus::default());
         model.hear(Told::Event(Box::new(Event::Ended {
