@@ -3,7 +3,9 @@
 
 use crate::body::Body;
 use crate::http1::answer::Answer;
+use crate::http1::framing::BodyLength;
 use crate::http1::rules::{self, Refusal, Verdict};
+use crate::http1::scan::Head;
 use crate::link::{BodyFault, Link};
 use crate::note::Note;
 use crate::seat::Seat;
@@ -87,18 +89,22 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
             None => uri.authority().map_or("", |authority| authority.as_str()),
         };
         let length = if has_body {
-            request.body().size_hint().exact()
+            let exact = request.body().size_hint().exact();
+            exact.map_or(BodyLength::Chunked, BodyLength::Known)
         } else {
-            None
+            BodyLength::Known(0)
         };
         link.called(request.method().as_str(), target.as_bytes(), length);
 
         let note = Note::begin(link, &mut request);
         let limits = &link.worker.shared.limits;
         let head = link.take_head_seen();
+        if head == Head::Unseen && !link.entry.is_stream() {
+            // hyper found it where the wire saw none.
+            return self.done(Done::Refused(rules::MALFORMED), has_body, note);
+        }
         match rules::judge(&request, has_body, head, limits) {
             Verdict::Serve => {}
-            Verdict::ServeAndClose => link.close_after_answer(false),
             Verdict::Options if link.worker.shared.manners.service_answers_options_star => {}
             Verdict::Options => return self.done(Done::Options, has_body, note),
             Verdict::Refuse(refusal) => return self.done(Done::Refused(refusal), has_body, note),
