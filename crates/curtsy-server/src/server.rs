@@ -583,6 +583,9 @@ impl Builder {
         }
         // Nobody else has seen it yet.
         let _ = shared.addresses.set(addresses.collect());
+        if let Some(admin) = &admin {
+            let _ = shared.admin.set(admin.address().to_string());
+        }
         let (wish, wishes) = mpsc::unbounded_channel();
         let (restarts, restart_wishes) = mpsc::unbounded_channel();
         let (phases, phase) = watch::channel(Phase::Starting);

@@ -262,6 +262,11 @@ async fn reload_fails_when_the_old_process_was_kept() {
         json(&out)["generation"] == 0 && json(&out)["restart"].is_null(),
         "{out}"
     );
+    // Whoever looks later is told, too.
+    let why = json(&out)["restart_failed"]["text"].to_string();
+    assert!(why.contains("could not be started"), "{out}");
+    let (_, out, _) = server.run(&["status"]).await;
+    assert!(out.contains("reload       failed "), "{out}");
     server.drains().await;
 }
 
