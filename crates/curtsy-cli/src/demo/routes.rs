@@ -13,7 +13,6 @@ use http_body_util::{BodyExt, StreamBody};
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::sleep;
