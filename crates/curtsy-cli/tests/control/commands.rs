@@ -99,6 +99,7 @@ async fn drain_waits_and_says_for_what() {
         err.contains(&waited) && err.contains("curtsy: drained in "),
         "{err}"
     );
+    assert!(!err.contains("stopped"), "{err}");
     assert_eq!(server.end().await.status.code(), Some(0));
     let (code, _, err) = server.run(&["status"]).await;
     assert_eq!(code, Some(1));
