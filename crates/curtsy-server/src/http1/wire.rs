@@ -18,7 +18,6 @@ use crate::seat::Seat;
 use crate::shared::Orders;
 use crate::stream::{Bare, Stream};
 use bytes::{Buf, Bytes};
-use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,15 +26,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How much of pipelined answers is held back at most, in bytes.
 const HELD_MOST: usize = 64 << 10;
-/// Up to this size, in bytes, a head and its body are copied together: one buffer and `send` cost
-/// the kernel less than two and `writev`, by more than the copy.
-const GATHERED_MOST: usize = 4 << 10;
-
-thread_local! {
-    /// Where they are copied together: one place for all connections, so that it is a warm one.
-    static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 #[derive(Debug)]
 pub(crate) struct Wire {
     // Before the seat: the socket closes first.
@@ -198,27 +188,14 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes `bufs`, or what is held back, to the socket.
+    /// Writes `bytes`, or what is held back, to the socket.
     fn poll_write_out(
         &mut self,
         cx: &mut Context<'_>,
-        bufs: Option<&[io::IoSlice<'_>]>,
+        bytes: Option<&[u8]>,
     ) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(&mut self.stream);
-        let polled = match bufs {
-            None => stream.poll_write(cx, &self.held),
-            Some([one]) => stream.poll_write(cx, one),
-            Some(many) if many.iter().map(|buf| buf.len()).sum::<usize>() <= GATHERED_MOST => {
-                GATHERED.with_borrow_mut(|gathered| {
-                    gathered.clear();
-                    for buf in many {
-                        gathered.extend_from_slice(buf);
-                    }
-                    stream.poll_write(cx, gathered)
-                })
-            }
-            Some(many) => stream.poll_write_vectored(cx, many),
-        };
+        let bytes = bytes.unwrap_or(&self.held);
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.link.write_blocked(polled.is_pending());
         let written = ready!(polled)?;
         if written == 0 && !self.held.is_empty() {
@@ -303,19 +280,13 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
+    /// hyper copies head and body together, where a small answer is one buffer for the kernel and
+    /// for us: a vectored write would spare the copy of a large one, and cost all others more.
+    #[inline]
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
-    }
-
-    #[inline]
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
+        bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let stage = this.link.stage();
@@ -323,26 +294,20 @@ impl AsyncWrite for Wire {
             stage == Stage::Waiting || this.link.is_head_due() && this.is_handed_over();
         if is_hypers_own && !this.link.is_switching() {
             this.swallowed = true;
-            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+            return Poll::Ready(Ok(bytes.len()));
         }
         if this.link.is_switching() {
             this.check_severed(cx)?;
         }
-        if stage == Stage::Answered && this.holds_back() {
-            let total: usize = bufs.iter().map(|buf| buf.len()).sum();
-            if this.held.len() + total <= HELD_MOST {
-                for buf in bufs {
-                    this.held.extend_from_slice(buf);
-                }
-                return Poll::Ready(Ok(total));
-            }
+        if stage == Stage::Answered
+            && this.holds_back()
+            && this.held.len() + bytes.len() <= HELD_MOST
+        {
+            this.held.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
         }
         ready!(this.poll_flush_held(cx))?;
-        this.poll_write_out(cx, Some(bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
+        this.poll_write_out(cx, Some(bytes))
     }
 
     #[inline]
