@@ -141,6 +141,8 @@ pub(crate) struct Exchange {
     pub(crate) referer: Option<HeaderValue>,
     pub(crate) user_agent: Option<HeaderValue>,
     pub(crate) trace: Option<TraceParent>,
+    /// It begins here, and its parent is this request itself.
+    pub(crate) begins_trace: bool,
     pub(crate) outcome: Outcome,
 }
 
@@ -406,6 +408,7 @@ impl Clock {
             Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
         let asked = exchange.asked.as_ref();
+        let step = (exchange.trace).map(|trace| format!("{:016x}", trace.parent_id));
         let line = Line {
             time: format!("{}.{ms:03}Z", self.rfc3339),
             peer: exchange.peer.to_string(),
@@ -422,9 +425,8 @@ impl Clock {
             trace_id: exchange
                 .trace
                 .map(|trace| format!("{:032x}", trace.trace_id)),
-            parent_id: exchange
-                .trace
-                .map(|trace| format!("{:016x}", trace.parent_id)),
+            parent_id: step.clone().filter(|_| !exchange.begins_trace),
+            span_id: step.filter(|_| exchange.begins_trace),
         };
         out.push_str(&serde_json::to_string(&line).unwrap_or_default());
     }
@@ -450,6 +452,8 @@ struct Line<'a> {
     trace_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<String>,
 }
 
 fn target(uri: &Uri) -> &str {
@@ -491,6 +495,7 @@ mod tests {
             trace: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
                 .parse()
                 .ok(),
+            begins_trace: false,
             outcome: Outcome {
                 status: Some(200),
                 body_bytes: 13,
@@ -520,7 +525,16 @@ mod tests {
         assert_eq!(json["peer"], "192.0.2.7:4711");
         assert_eq!(json["duration_ms"], 1.234);
         assert_eq!(json["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert_eq!(json.get("referer"), None);
+        assert_eq!(json["parent_id"], "00f067aa0ba902b7");
+        assert_eq!((json.get("referer"), json.get("span_id")), (None, None));
+        let first = Exchange {
+            begins_trace: true,
+            ..exchange()
+        };
+        let json = line(AccessLogFormat::Json, &first);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["span_id"], "00f067aa0ba902b7");
+        assert_eq!(json.get("parent_id"), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use curtsy_handover::wire::Kind as SocketKind;
 use curtsy_lifecycle::Address;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -106,7 +106,15 @@ impl Doors {
                 bytes: board.tls()?.tickets.export().to_vec(),
             })
         });
-        let keepsakes: Vec<Keepsake> = keys.chain(self.kept.iter().cloned()).collect();
+        let log_level = self.shared.log_level.lock();
+        let log_level = log_level.unwrap_or_else(PoisonError::into_inner).clone();
+        let log_level = log_level.map(|level| Keepsake {
+            of: Of::LogLevel,
+            name: String::new(),
+            bytes: level.into_bytes(),
+        });
+        let kept = self.kept.iter().cloned();
+        let keepsakes: Vec<Keepsake> = keys.chain(log_level).chain(kept).collect();
         if !keepsakes.is_empty() {
             gift.tickets(keepsake::encode(&keepsakes));
         }

@@ -51,6 +51,11 @@ impl Error {
         }
     }
 
+    /// The same kind of error, as the cause of what it keeps from happening.
+    pub(crate) fn within(self, text: impl Into<String>) -> Self {
+        Self::because(self.kind, text, self)
+    }
+
     /// An address that cannot be understood or resolved.
     pub fn is_address(&self) -> bool {
         self.kind == Kind::Address

@@ -12,6 +12,8 @@ pub(crate) const MOST_BYTES: usize = 32 << 10;
 pub(crate) enum Of {
     /// A listener's ticket keys.
     Tickets,
+    /// How much is logged, if somebody has said so since the start.
+    LogLevel,
     /// The program's own.
     Program,
 }
@@ -36,6 +38,7 @@ pub(crate) fn encode(keepsakes: &[Keepsake]) -> Vec<u8> {
     let mut all = Vec::new();
     for keepsake in keepsakes {
         all.push(match keepsake.of {
+            Of::LogLevel => b'l',
             Of::Tickets => b't',
             Of::Program => b'p',
         });
@@ -68,6 +71,7 @@ fn next(bytes: &[u8]) -> Option<(Option<Keepsake>, &[u8])> {
     let (name, rest) = rest.split_at_checked(size(name)?)?;
     let (bytes, rest) = rest.split_at_checked(size(length)?)?;
     let of = match of {
+        b'l' => Of::LogLevel,
         b't' => Of::Tickets,
         b'p' => Of::Program,
         _ => return Some((None, rest)),
@@ -98,6 +102,7 @@ mod tests {
             keepsake(Of::Tickets, "main", &[0, 1, 2, 255]),
             keepsake(Of::Program, "", b""),
             keepsake(Of::Program, "öffentlich", b"x"),
+            keepsake(Of::LogLevel, "", b"info"),
         ];
         assert_eq!(decode(&encode(&all)), all);
         // One of another kind in the middle.
@@ -105,7 +110,7 @@ mod tests {
         let unknown = bytes.len();
         bytes.extend(encode(&all[1..]));
         bytes[unknown] = b'?';
-        assert_eq!(decode(&bytes), [all[0].clone(), all[2].clone()]);
+        assert_eq!(decode(&bytes), [&all[..1], &all[2..]].concat());
     }
 
     #[test]

@@ -41,13 +41,18 @@ impl Note {
 
     #[cold]
     fn write<B>(link: &Link, request: &mut Request<B>, wants_span: bool) -> Box<Self> {
-        let trace = TraceParent::from_headers(request.headers());
+        let given = TraceParent::from_headers(request.headers());
+        let trace = match wants_span {
+            // Whoever traces here finds this request again by what it asks of others.
+            true => given.or_else(|| Some(TraceParent::begin())),
+            false => given,
+        };
         if let Some(trace) = trace {
             request.extensions_mut().insert(trace);
         }
-        let span = match wants_span {
-            true => span(link, request, trace),
-            false => Span::none(),
+        let span = match trace.filter(|_| wants_span) {
+            Some(trace) => span(link, request, trace, given.is_some()),
+            None => Span::none(),
         };
         let line = link.worker.shared.access_log.get().map(|queue| Line {
             exchange: Some(Box::new(Exchange {
@@ -59,6 +64,7 @@ impl Note {
                 referer: request.headers().get(REFERER).cloned(),
                 user_agent: request.headers().get(USER_AGENT).cloned(),
                 trace,
+                begins_trace: given.is_none() && trace.is_some(),
                 ..exchange(link)
             })),
             begun: Instant::now(),
@@ -103,7 +109,7 @@ impl Drop for Line {
 }
 
 /// Named as OpenTelemetry names these things.
-fn span<B>(link: &Link, request: &Request<B>, trace: Option<TraceParent>) -> Span {
+fn span<B>(link: &Link, request: &Request<B>, trace: TraceParent, is_given: bool) -> Span {
     let span = tracing::info_span!(
         target: "curtsy::request",
         "request",
@@ -113,19 +119,13 @@ fn span<B>(link: &Link, request: &Request<B>, trace: Option<TraceParent>) -> Spa
         client.address = %link.entry.peer(),
         curtsy.connection = link.entry.id(),
         curtsy.listener = link.entry.arrival().origin.listener,
-        trace_id = Empty,
+        trace_id = %format_args!("{:032x}", trace.trace_id),
         parent_id = Empty,
+        span_id = Empty,
     );
-    if let Some(trace) = trace {
-        span.record(
-            "trace_id",
-            format_args!("{:032x}", trace.trace_id).to_string(),
-        );
-        span.record(
-            "parent_id",
-            format_args!("{:016x}", trace.parent_id).to_string(),
-        );
-    }
+    // What came before this request; or, in a trace that begins here, this request's own number.
+    let own = if is_given { "parent_id" } else { "span_id" };
+    span.record(own, format!("{:016x}", trace.parent_id));
     span
 }
 
@@ -151,6 +151,7 @@ fn exchange(link: &Link) -> Exchange {
         referer: None,
         user_agent: None,
         trace: None,
+        begins_trace: false,
         outcome: Outcome::default(),
     }
 }

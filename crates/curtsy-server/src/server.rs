@@ -585,6 +585,9 @@ impl Builder {
         ));
         if let Some(succession) = &self.succession {
             succession.resume_tickets(&shared);
+            if let (Some(hook), Some(level)) = (&self.log_level, succession.log_level()) {
+                control::inherit_log_level(&shared, hook, level);
+            }
         }
         let addresses = listeners.iter().map(|listener| listener.local.to_string());
         if let Some(log) = self.access_log {
@@ -592,6 +595,9 @@ impl Builder {
         }
         // Nobody else has seen it yet.
         let _ = shared.addresses.set(addresses.collect());
+        if let Some(admin) = &admin {
+            let _ = shared.admin.set(admin.address().to_string());
+        }
         let (wish, wishes) = mpsc::unbounded_channel();
         let (restarts, restart_wishes) = mpsc::unbounded_channel();
         let (phases, phase) = watch::channel(Phase::Starting);

@@ -67,8 +67,12 @@ pub(crate) struct Shared {
     pub(crate) began: Moment,
     /// Where its listeners listen, in their order; set once, with the server.
     pub(crate) addresses: OnceLock<Vec<String>>,
+    /// Where its admin listener is, if it has one; set once, with the server.
+    pub(crate) admin: OnceLock<String>,
     /// Tells whoever listens at the control socket.
     pub(crate) crier: Crier,
+    /// How much is logged, if somebody has said so since the start.
+    pub(crate) log_level: Mutex<Option<String>>,
     boards: Vec<Arc<Board>>,
     open: AtomicUsize,
     next_id: AtomicU64,
@@ -107,7 +111,9 @@ impl Shared {
             linger,
             began: crate::clock::now(),
             addresses: OnceLock::new(),
+            admin: OnceLock::new(),
             crier: Crier::new(),
+            log_level: Mutex::default(),
             boards: listeners.into_iter().map(board).collect(),
             signal,
             hooks,

@@ -212,6 +212,12 @@ impl Succession {
         }
     }
 
+    /// How much the process before this one logged, if somebody had said so.
+    pub(crate) fn log_level(&self) -> Option<&str> {
+        let found = self.left.iter().find(|left| left.of == Of::LogLevel);
+        found.and_then(|left| std::str::from_utf8(&left.bytes).ok())
+    }
+
     /// What was handed over, for whoever binds; `None` in a first process.
     pub(crate) fn heirlooms(&mut self) -> Option<&mut Vec<InheritedListener>> {
         self.inheritance.as_ref().map(|_| &mut self.heirlooms)

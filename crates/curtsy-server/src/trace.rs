@@ -3,21 +3,28 @@
 //! Parsed strictly: what is not well formed is as if it were not there, for a trace that is continued wrongly is worse
 //! than one that begins anew.
 //!
+//! A trace that begins here gets numbers from the standard library's keyed hash, whose keys are the kernel's random bytes: they are
+//! unlikely to be had twice, and cost no system call. They are no secret.
+//!
 //! Deliberately absent: `tracestate`, which is for the vendors' libraries to read from the request's headers; and any
 //! exporter.
 
 use http::{HeaderMap, HeaderName};
+use std::cell::Cell;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
 
 const NAME: HeaderName = HeaderName::from_static("traceparent");
 /// What the first version is long, in bytes; later ones are at least that.
 const LENGTH: usize = 55;
+/// Of the flags: the caller may have recorded the trace.
+const SAMPLED: u8 = 1;
 
 /// The `traceparent` of a request: which trace it belongs to, and which step of it asked.
 ///
-/// It is in the extensions of requests that are traced or logged, if their client sent one; elsewhere
-/// [`TraceParent::from_headers`] has it.
+/// It is in the extensions of requests that have a span, if their client sent none as one that begins there; of requests
+/// that only the access log tells of, if their client sent one. Elsewhere [`TraceParent::from_headers`] has it.
 ///
 /// ```
 /// use curtsy_server::TraceParent;
@@ -36,7 +43,7 @@ const LENGTH: usize = 55;
 pub struct TraceParent {
     /// The trace. Never 0.
     pub trace_id: u128,
-    /// The step that asked. Never 0 in one that was parsed.
+    /// The step that asked; the first step itself, in a trace that begins here. Never 0 in one that was parsed or begun.
     pub parent_id: u64,
     /// Flags: bit 0 says that the caller may have recorded the trace.
     pub flags: u8,
@@ -53,6 +60,25 @@ impl TraceParent {
         Self::parse(only.as_bytes())
     }
 
+    /// A trace that begins here, with its first step.
+    ///
+    /// ```
+    /// use curtsy_server::TraceParent;
+    ///
+    /// let (one, other) = (TraceParent::begin(), TraceParent::begin());
+    /// assert_ne!(one.trace_id, other.trace_id);
+    /// assert_eq!(one.to_string().parse(), Ok(one));
+    /// ```
+    #[must_use]
+    pub fn begin() -> Self {
+        let high = u128::from(random());
+        Self {
+            trace_id: high << 64 | u128::from(random()),
+            parent_id: random(),
+            flags: SAMPLED,
+        }
+    }
+
     /// The same trace, asked by another step.
     #[must_use]
     pub fn with_parent(self, parent_id: u64) -> Self {
@@ -61,7 +87,7 @@ impl TraceParent {
 
     /// Whether the caller may have recorded the trace.
     pub fn is_sampled(&self) -> bool {
-        self.flags & 1 == 1
+        self.flags & SAMPLED != 0
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
@@ -88,6 +114,17 @@ impl TraceParent {
             flags,
         })
     }
+}
+
+/// A number that nobody has had before, and not 0.
+fn random() -> u64 {
+    thread_local! {
+        static NUMBERS: (RandomState, Cell<u64>) = (RandomState::new(), Cell::new(0));
+    }
+    NUMBERS.with(|(keys, count)| {
+        count.set(count.get().wrapping_add(1));
+        keys.hash_one(count.get()).max(1)
+    })
 }
 
 /// A number of hexadecimal digits, of which the large ones are not allowed.
@@ -138,6 +175,7 @@ mod tests {
     use super::TraceParent;
     use http::{HeaderMap, HeaderValue};
     use proptest::prelude::*;
+    use std::collections::HashSet;
 
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -177,6 +215,23 @@ mod tests {
         assert!(TraceParent::from_headers(&headers).is_some());
         headers.append("traceparent", HeaderValue::from_static(GOOD));
         assert_eq!(TraceParent::from_headers(&headers), None);
+    }
+
+    #[test]
+    fn no_two_that_begin_are_alike() {
+        let begin = || (0..500).map(|_| TraceParent::begin()).collect::<Vec<_>>();
+        let mut all = begin();
+        all.extend(std::thread::spawn(begin).join().unwrap());
+        let traces: HashSet<u128> = all.iter().map(|parent| parent.trace_id).collect();
+        let steps: HashSet<u64> = all.iter().map(|parent| parent.parent_id).collect();
+        assert_eq!((traces.len(), steps.len()), (1000, 1000));
+        assert!(all.iter().all(TraceParent::is_sampled));
+        // All of the bits are used.
+        let ones = |of: fn(u128, u128) -> u128, from| {
+            all.iter().fold(from, |sum, one| of(sum, one.trace_id))
+        };
+        assert_eq!(ones(|a, b| a | b, 0), u128::MAX);
+        assert_eq!(ones(|a, b| a & b, u128::MAX), 0);
     }
 
     proptest! {

@@ -305,5 +305,9 @@ async fn what_cannot_be_understood_or_bound_is_said() {
     assert!(build("nowhere", "127.0.0.1:0").unwrap_err().is_address());
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = held.local_addr().unwrap().to_string();
-    assert!(build(&taken, "127.0.0.1:0").unwrap_err().is_bind());
+    let error = build(&taken, "127.0.0.1:0").unwrap_err();
+    assert!(
+        error.is_bind() && error.to_string().contains("the admin listener"),
+        "{error}"
+    );
 }

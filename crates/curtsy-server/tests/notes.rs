@@ -174,6 +174,10 @@ async fn tell(request: Request<Body>) -> Result<Response<String>, Infallible> {
 }
 
 async fn traced(filter: &str, what: OnDisconnect) -> (String, String) {
+    traced_with(filter, what, &format!("Traceparent: {PARENT}\r\n")).await
+}
+
+async fn traced_with(filter: &str, what: OnDisconnect, header: &str) -> (String, String) {
     let heard = Heard::default();
     let _listening = heard.listen(filter);
     let service = hyper::service::service_fn(tell);
@@ -184,7 +188,7 @@ async fn traced(filter: &str, what: OnDisconnect) -> (String, String) {
     let mut client = server.client().await;
     client
         .send(format!(
-            "GET /a?secret=1 HTTP/1.1\r\nHost: a\r\nTraceparent: {PARENT}\r\n\r\n"
+            "GET /a?secret=1 HTTP/1.1\r\nHost: a\r\n{header}\r\n"
         ))
         .await;
     let told = client.answer().await.text();
@@ -205,7 +209,7 @@ async fn a_request_has_a_span_within_its_connections() {
         for part in [
             "connection{client.address=127.0.0.1:",
             ":request{http.request.method=GET url.path=\"/a\"",
-            "trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\"",
+            "trace_id=4bf92f3577b34da6a3ce929d0e0e4736 parent_id=\"00f067aa0ba902b7\"",
         ] {
             assert!(line.contains(part), "{part}\n{heard}");
         }
@@ -216,6 +220,25 @@ async fn a_request_has_a_span_within_its_connections() {
             .unwrap();
         assert!(closed.contains("http.response.status_code=200"), "{heard}");
         assert!(heard.contains("curtsy::connection: close"), "{heard}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_brings_no_trace_begins_one() {
+    let malformed = format!("Traceparent: {}\r\n", PARENT.replace("4bf9", "4BF9"));
+    let mut traces = vec![PARENT.parse::<TraceParent>().unwrap().trace_id];
+    for header in ["", "", &malformed] {
+        let (told, heard) = traced_with("info", OnDisconnect::Cancel, header).await;
+        // What the handler sends on is what the span says.
+        let begun: TraceParent = told.parse().unwrap();
+        assert!(!traces.contains(&begun.trace_id), "{told}");
+        traces.push(begun.trace_id);
+        let line = heard.lines().find(|line| line.contains("in the handler"));
+        let line = line.unwrap();
+        let trace = format!("trace_id={:032x}", begun.trace_id);
+        let step = format!("span_id=\"{:016x}\"", begun.parent_id);
+        assert!(line.contains(&trace) && line.contains(&step), "{heard}");
+        assert!(!line.contains("parent_id"), "{heard}");
     }
 }
 

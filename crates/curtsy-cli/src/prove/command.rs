@@ -102,14 +102,16 @@ impl Repeated {
         }
     }
 
-    /// Waits for the next run to begin, or for the one under way to end; for ever after [`end`](Self::end).
+    /// Waits for the next run to begin, or for the one under way to end; for ever after [`end`](Self::end). `before` is called
+    /// just before a run begins.
     ///
     /// Cancel safe.
-    pub(super) async fn next(&mut self) -> Step {
+    pub(super) async fn next(&mut self, before: impl FnOnce()) -> Step {
         match &mut self.state {
             State::Over => std::future::pending().await,
             State::Pausing { until } => {
                 sleep_until(*until).await;
+                before();
                 self.begin()
             }
             State::Running { child, begun } => {
@@ -248,8 +250,8 @@ mod tests {
 
     /// The next run, from its beginning to its end.
     async fn one(repeated: &mut Repeated) -> Run {
-        assert!(matches!(repeated.next().await, Step::Began(_)));
-        match repeated.next().await {
+        assert!(matches!(repeated.next(|| {}).await, Step::Began(_)));
+        match repeated.next(|| {}).await {
             Step::Ended(run) => run,
             Step::Began(number) => panic!("run {number} began while one was under way"),
         }
@@ -277,11 +279,11 @@ mod tests {
         let mut repeated = repeated("false");
         one(&mut repeated).await;
         assert_eq!(one(&mut repeated).await.number, 2);
-        assert!(matches!(repeated.next().await, Step::Began(3)));
+        assert!(matches!(repeated.next(|| {}).await, Step::Began(3)));
         repeated.end();
         assert!(repeated.is_running());
-        assert!(matches!(repeated.next().await, Step::Ended(_)));
-        let more = tokio::time::timeout(Duration::from_millis(50), repeated.next()).await;
+        assert!(matches!(repeated.next(|| {}).await, Step::Ended(_)));
+        let more = tokio::time::timeout(Duration::from_millis(50), repeated.next(|| {})).await;
         assert!(more.is_err(), "{more:?}");
         let history = repeated.into_history();
         assert_eq!((history.count, history.failed), (3, 3));
@@ -290,9 +292,9 @@ mod tests {
     #[tokio::test]
     async fn one_that_is_interrupted_has_not_failed() {
         let mut repeated = repeated("kill -INT $$");
-        assert!(matches!(repeated.next().await, Step::Began(1)));
+        assert!(matches!(repeated.next(|| {}).await, Step::Began(1)));
         repeated.interrupt();
-        let Step::Ended(run) = repeated.next().await else {
+        let Step::Ended(run) = repeated.next(|| {}).await else {
             panic!("a second run began");
         };
         assert!(!run.failed);

@@ -13,6 +13,8 @@ pub(super) struct Live {
     length: Duration,
     last: (Instant, u64),
     rate: f64,
+    /// Until then the terminal is the command's.
+    lent_until: Option<Instant>,
 }
 
 /// What it tells.
@@ -34,11 +36,24 @@ impl Live {
             length,
             last: (Instant::now(), 0),
             rate: 0.0,
+            lent_until: None,
         }
     }
 
+    /// The command begins, and may write to the same terminal: most say what they do at once, and end soon. With one that
+    /// takes its time the line comes back.
+    pub(super) fn lend(&mut self) {
+        self.clear();
+        self.lent_until = Some(Instant::now() + LENT);
+    }
+
+    /// The command has ended.
+    pub(super) fn take_back(&mut self) {
+        self.lent_until = None;
+    }
+
     pub(super) fn show(&mut self, moment: &Moment<'_>) {
-        if !self.is_terminal {
+        if !self.is_terminal || self.lent_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
         let (at, answered) = self.last;
@@ -104,6 +119,8 @@ fn write(text: &str) {
 
 /// The time over which answers per second are told.
 const RATE_OVER: Duration = Duration::from_secs(1);
+/// How long the command has the terminal to itself.
+const LENT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {

@@ -78,7 +78,7 @@ impl Session<'_> {
                 biased;
                 () = self.signals.next() => return Ending::Signal,
                 () = self.run.wait_clients() => return Ending::Clients,
-                step = next(&mut self.command) => {
+                step = next(&mut self.command, &mut self.live) => {
                     self.tell(&step);
                     settled = Instant::now() + self.arguments.pause.min(AFTER);
                     if is_time_over {
@@ -116,7 +116,7 @@ impl Session<'_> {
             tokio::select! {
                 biased;
                 () = self.signals.next() => return false,
-                step = next(&mut self.command) => self.tell(&step),
+                step = next(&mut self.command, &mut self.live) => self.tell(&step),
                 () = self.run.wait_clients(), if !is_load_over => is_load_over = true,
             }
         }
@@ -128,13 +128,14 @@ impl Session<'_> {
     }
 
     /// Marks what the command did, and says it if it failed.
-    fn tell(&self, step: &Step) {
+    fn tell(&mut self, step: &Step) {
         match step {
             Step::Began(number) if *number <= RUNS_MARKED => {
                 self.run.mark_in("during a run", &format!("run {number}"));
             }
             Step::Began(_) => {}
             Step::Ended(run) => {
+                self.live.take_back();
                 if run.number <= RUNS_MARKED {
                     self.run.mark_in("after a run", &after(run));
                 }
@@ -176,10 +177,10 @@ impl Session<'_> {
     }
 }
 
-/// The next step of the command; without one, it never comes.
-async fn next(command: &mut Option<Repeated>) -> Step {
+/// The next step of the command; without one, it never comes. The command has the terminal to itself when it begins.
+async fn next(command: &mut Option<Repeated>, live: &mut Live) -> Step {
     match command {
-        Some(command) => command.next().await,
+        Some(command) => command.next(|| live.lend()).await,
         None => std::future::pending().await,
     }
 }

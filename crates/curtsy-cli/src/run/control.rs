@@ -26,6 +26,7 @@ impl Steered {
                 let mut status = self.ask(Heard::Status(reply), answer).await?;
                 let under_way = self.crier.restart().filter(|restart| restart.step != "serves");
                 status.restart = under_way;
+                status.restart_failed = self.crier.restart_failed();
                 Ok(answer_with(|answer| answer.status = Some(Box::new(status))))
             }
             Command::Reload {} => {

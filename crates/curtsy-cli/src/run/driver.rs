@@ -86,6 +86,8 @@ pub(crate) struct Driver {
     pub(crate) crier: Crier,
     /// The phase that was last told of.
     phase: &'static str,
+    /// When it was told to stop.
+    stopping_since: Option<Instant>,
     began: Instant,
     processes: HashMap<Id, Process>,
     /// Who waits for the reload under way.
@@ -130,6 +132,7 @@ impl Driver {
             heard,
             crier,
             phase: "",
+            stopping_since: None,
             began: Instant::now(),
             processes: HashMap::new(),
             clients: Vec::new(),
@@ -192,7 +195,11 @@ impl Driver {
     fn handle(&mut self, event: Event) -> Option<u8> {
         let mut pending = vec![event];
         while let Some(event) = pending.pop() {
-            for action in self.machine.handle(self.began.elapsed(), event) {
+            let actions = self.machine.handle(self.began.elapsed(), event);
+            if self.machine.is_stopping() {
+                self.stopping_since.get_or_insert_with(Instant::now);
+            }
+            for action in actions {
                 match action {
                     Action::Start {
                         process,
@@ -242,12 +249,19 @@ impl Driver {
     }
 
     fn tell_end(&self, status: u8) {
+        // One that ends by itself has taken no time to stop.
+        let took = self
+            .stopping_since
+            .map_or(Duration::ZERO, |since| since.elapsed());
         self.crier.tell(&News::Ended {
             ending: "exited".to_owned(),
-            took_ms: 0,
+            took_ms: ms(took),
             stragglers_total: 0,
             stragglers: Vec::new(),
-            text: format!("exited with status {status}"),
+            text: format!(
+                "exited with status {status} after {:.3} s",
+                took.as_secs_f64()
+            ),
         });
     }
 
@@ -263,7 +277,6 @@ impl Driver {
 
     fn status(&self) -> Status {
         let now = self.began.elapsed();
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let mut status = Status::of_this_process("supervisor");
         status.generation = self.machine.current().into();
         status.phase = self.machine.phase().to_owned();
@@ -497,6 +510,10 @@ impl Process {
     fn number(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn judge(child: &Process, status: WaitStatus) -> End {

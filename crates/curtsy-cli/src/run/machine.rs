@@ -178,6 +178,11 @@ impl Machine {
         }
     }
 
+    /// Whether it was told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping)
+    }
+
     /// The processes: which, of which generation, how far, since when.
     pub(crate) fn processes(
         &self,

@@ -85,6 +85,8 @@ async fn watch(server: &mut Control, view: &mut View) -> Result<ExitCode, BoxErr
                 view.clear();
                 return Err("the drain was taken back: it serves again".into());
             }
+            // Its end follows, which says more.
+            Event::Phase { phase } if phase == "stopped" => continue,
             Event::Phase { phase } => view.phase = phase,
             Event::Progress { connections, drain } => {
                 view.connections = connections;

@@ -55,6 +55,14 @@ fn screen(status: &Status, path: &Path) -> String {
         let line = format!("  {:<12} {:<28} {mode}", listener.name, listener.address);
         let _ = writeln!(text, "{}", line.trim_end());
     }
+    if let Some(admin) = &status.admin {
+        let scheme = if admin.starts_with("unix:") {
+            ""
+        } else {
+            "http://"
+        };
+        let _ = writeln!(text, "  {:<12} {scheme}{admin}", "admin");
+    }
     if let Some(open) = status.connections {
         let _ = writeln!(text, "connections  {}", counted(&open));
     }
@@ -72,6 +80,14 @@ fn screen(status: &Status, path: &Path) -> String {
         };
         let generation = restart.generation;
         let _ = writeln!(text, "restart      generation {generation} {what}{pid}");
+    }
+    if let Some(failed) = &status.restart_failed {
+        let why = clean(&failed.text.replace('\n', " / "));
+        let _ = writeln!(
+            text,
+            "reload       failed {} ago: {why}",
+            age(failed.ago_ms)
+        );
     }
     if let Some(drain) = &status.drain {
         let open = status.connections.map_or(0, |open| open.total);
@@ -188,8 +204,8 @@ pub(crate) fn line(straggler: &StragglerStatus) -> String {
 mod tests {
     use super::screen;
     use curtsy::control::{
-        Connections, DrainStatus, Latency, ListenerStatus, ProcessStatus, Requests, RestartStatus,
-        Status, StragglerStatus,
+        Connections, DrainStatus, Latency, ListenerStatus, ProcessStatus, Requests, RestartFailed,
+        RestartStatus, Status, StragglerStatus,
     };
     use std::path::Path;
 
@@ -220,6 +236,11 @@ mod tests {
                 p999: 9.5,
             }),
             ..Requests::default()
+        });
+        status.admin = Some("127.0.0.1:9001".to_owned());
+        status.restart_failed = Some(RestartFailed {
+            ago_ms: 61_000,
+            text: "kept the old process:\nit exited".to_owned(),
         });
         status.restart = Some(RestartStatus {
             step: "serves".to_owned(),
@@ -256,7 +277,9 @@ mod tests {
         for part in [
             "draining: server pid 42, generation 3, up 1 min 1 s   (/run/c.sock)",
             "main         127.0.0.1:9000               both",
+            "admin        http://127.0.0.1:9001",
             "3 open: 1 active, 2 idle; 2 parked",
+            "reload       failed 1 min 1 s ago: kept the old process: / it exited",
             "1.2 M answered, 345.6/s; p50 0.40 ms",
             "generation 4 serves (pid 43)",
             "[███████░░░░░░░░░░░░░] cut in 20.0 s; 3 of 9 open, 1 shutdown hooks",

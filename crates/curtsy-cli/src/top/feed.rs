@@ -109,7 +109,10 @@ async fn follow(control: &mut Control, every: Duration, teller: &UnboundedSender
                 Err(error) => {
                     // It ended while it was asked, and may have said how.
                     while let Ok(Some((event, _))) = control.event().await {
-                        if let Event::Ended { text, .. } = event {
+                        if let Event::Ended { text, .. } = &event {
+                            let text = text.clone();
+                            // Nobody to tell means that `top` has ended.
+                            let _ = teller.send(Told::Event(Box::new(event)));
                             return text;
                         }
                     }

@@ -1,6 +1,6 @@
 //! What `top` knows and shows, and what a key means. Pure: what was told and pressed in, what to draw and order out.
 
-use curtsy::control::{Command, Connections, Event, Status};
+use curtsy::control::{Command, Connections, Event, RestartStatus, Status};
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -166,8 +166,40 @@ impl Model {
                 self.status.stragglers_total = stragglers_total;
                 self.status.stragglers = stragglers;
             }
-            Event::Restart { text, .. } | Event::Note { text } | Event::Ended { text, .. } => {
+            Event::Restart {
+                step,
+                generation,
+                pid,
+                text,
+            } => {
                 self.note(text);
+                match (step.as_str(), generation) {
+                    ("kept", _) => self.status.restart = None,
+                    // On the way from one step to the next.
+                    (_, None) => {}
+                    (_, Some(generation)) => {
+                        self.status.restart = Some(RestartStatus {
+                            step,
+                            generation,
+                            pid,
+                        });
+                    }
+                }
+            }
+            Event::Note { text } => self.note(text),
+            Event::Ended {
+                stragglers_total,
+                stragglers,
+                text,
+                ..
+            } => {
+                self.note(text);
+                // What is left is what was cut.
+                self.status.drain = None;
+                self.status.connections = self.status.connections.map(|_| Connections::default());
+                self.status.stragglers_total = stragglers_total;
+                self.status.stragglers = stragglers;
+                self.status.processes.clear();
             }
             Event::Switched { listener, mode } => {
                 self.note(format!("{listener} speaks {mode}"));
@@ -241,7 +273,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::{Key, Model, Next, Order, Prompt, Told};
-    use curtsy::control::{Event, ListenerStatus, Requests, Status};
+    use curtsy::control::{Event, ListenerStatus, Requests, Status, StragglerStatus};
 
     fn model() -> Model {
         let mut status = Status::default();
@@ -347,6 +379,29 @@ mod tests {
             mode: "tls".to_owned(),
         })));
         assert_eq!(model.status.listeners[1].mode.as_deref(), Some("tls"));
+        let mut step = |step: &str, generation| {
+            model.hear(Told::Event(Box::new(Event::Restart {
+                step: step.to_owned(),
+                generation,
+                pid: None,
+                text: step.to_owned(),
+            })));
+            let restart = model.status.restart.as_ref();
+            restart.map(|restart| (restart.step.clone(), restart.generation))
+        };
+        assert_eq!(step("ready", Some(1)), Some(("ready".to_owned(), 1)));
+        assert_eq!(step("moved", None), Some(("ready".to_owned(), 1)));
+        assert_eq!(step("kept", None), None);
+        model.status.stragglers_total = 1;
+        model.status.stragglers.push(StragglerStatus::default());
+        model.hear(Told::Event(Box::new(Event::Ended {
+            ending: "drained".to_owned(),
+            took_ms: 10,
+            stragglers_total: 0,
+            stragglers: Vec::new(),
+            text: "drained in 0.010 s".to_owned(),
+        })));
+        assert!(model.status.stragglers.is_empty() && model.status.stragglers_total == 0);
         model.hear(Told::Obeyed("reload".to_owned(), Err("no".to_owned())));
         assert_eq!(model.notes[0], "reload: no");
         for _ in 0..2_000 {

@@ -211,7 +211,17 @@ fn progressing(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         frame.render_widget(gauge, area);
         return;
     }
-    let note = || model.notes.front().map_or("", String::as_str);
+    let failed = model.status.restart_failed.as_ref().map(|failed| {
+        let ago = age(failed.ago_ms);
+        format!("the last reload failed {ago} ago: {}", failed.text)
+    });
+    let note = || {
+        model
+            .notes
+            .front()
+            .or(failed.as_ref())
+            .map_or("", String::as_str)
+    };
     let last = model.lost.as_deref().unwrap_or_else(note);
     let last = last.lines().next().unwrap_or_default();
     let block = Block::bordered().title(" Last ");
@@ -300,8 +310,8 @@ mod tests {
     use super::draw;
     use crate::top::model::{Key, Model, Told};
     use curtsy::control::{
-        Connections, DrainStatus, Latency, ListenerStatus, ProcessStatus, Requests, RestartStatus,
-        Status, StragglerStatus,
+        Connections, DrainStatus, Latency, ListenerStatus, ProcessStatus, Requests, RestartFailed,
+        RestartStatus, Status, StragglerStatus,
     };
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -462,6 +472,15 @@ mod tests {
         has(
             &screen(&model, 80, 24),
             &["switch main to tls: there is no certificate"],
+        );
+        let mut failed = status(1);
+        failed.restart_failed = Some(RestartFailed {
+            ago_ms: 5_000,
+            text: "no such program".to_owned(),
+        });
+        has(
+            &screen(&Model::new(failed), 80, 24),
+            &["the last reload failed 5.0 s ago: no such program"],
         );
         model.hear(Told::Lost("drained in 0.1 s".to_owned()));
         has(

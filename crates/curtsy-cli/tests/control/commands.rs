@@ -99,6 +99,7 @@ async fn drain_waits_and_says_for_what() {
         err.contains(&waited) && err.contains("curtsy: drained in "),
         "{err}"
     );
+    assert!(!err.contains("stopped"), "{err}");
     assert_eq!(server.end().await.status.code(), Some(0));
     let (code, _, err) = server.run(&["status"]).await;
     assert_eq!(code, Some(1));
@@ -171,6 +172,43 @@ async fn the_log_says_more_from_then_on() {
 }
 
 #[tokio::test]
+async fn an_heir_and_its_heir_log_as_much() {
+    let mut server = Server::demo(&["--tls", "self-signed", "--mode", "plain"]).await;
+    let (code, _, err) = server.run(&["log-level", "info"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    for (generation, mode) in [(1, "both"), (2, "tls")] {
+        let (code, _, err) = server.run(&["reload"]).await;
+        assert_eq!(code, Some(0), "{err}");
+        server
+            .until(|status| status["generation"] == generation)
+            .await;
+        let (code, _, err) = server.run(&["switch", "main", mode]).await;
+        assert_eq!(code, Some(0), "{err}");
+        // On the standard error that they share.
+        let found = |line: &str| line.contains("switched") && line.contains(mode);
+        let line = server.child.wait_for_line(found, BOUND).await;
+        line.unwrap_or_else(|error| panic!("{generation}: {error}\n{}", server.child.stderr()));
+    }
+    let (code, _, err) = server.run(&["drain", "--wait"]).await;
+    assert_eq!(code, Some(0), "{err}");
+}
+
+#[tokio::test]
+async fn a_supervisors_end_says_how_long_it_took() {
+    let mut server = Server::supervised(&[]).await;
+    // Its program listens to an idle connection for another second.
+    let mut client = server.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_ne!(client.read(&mut [0; 1024]).await.unwrap(), 0);
+    let (code, _, err) = server.run(&["drain", "--wait"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let took = err.split("exited with status 0 after ").nth(1);
+    let took = took.and_then(|rest| rest.split(' ').next());
+    let seconds: f64 = took.unwrap_or_else(|| panic!("{err}")).parse().unwrap();
+    assert!((0.9..60.0).contains(&seconds), "{err}");
+    assert_eq!(server.end().await.status.code(), Some(0));
+}
+
+#[tokio::test]
 async fn reload_tells_the_steps_and_ends_when_the_new_generation_serves() {
     let mut server = Server::demo(&[]).await;
     let old = server.child.pid().unwrap();
@@ -180,6 +218,7 @@ async fn reload_tells_the_steps_and_ends_when_the_new_generation_serves() {
     for part in [
         "starting generation 1",
         "generation 1 accepts (pid ",
+        "moved 0 waiting connections",
         "generation 1 serves (pid ",
     ] {
         assert!(steps.any(|line| line.contains(part)), "no {part} in {err}");
@@ -224,6 +263,11 @@ async fn reload_fails_when_the_old_process_was_kept() {
         json(&out)["generation"] == 0 && json(&out)["restart"].is_null(),
         "{out}"
     );
+    // Whoever looks later is told, too.
+    let why = json(&out)["restart_failed"]["text"].to_string();
+    assert!(why.contains("could not be started"), "{out}");
+    let (_, out, _) = server.run(&["status"]).await;
+    assert!(out.contains("reload       failed "), "{out}");
     server.drains().await;
 }
 

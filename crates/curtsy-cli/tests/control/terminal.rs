@@ -176,6 +176,31 @@ async fn drain_shows_a_bar_that_moves() {
 }
 
 #[tokio::test]
+async fn prove_leaves_the_terminal_to_its_command() {
+    let server = Server::demo(&[]).await;
+    let command = format!(
+        "{CURTSY} prove http://{}/ --conns 2 --seconds 2 --pause 500ms \
+         --while 'echo it begins; sleep 0.5; echo it ends' | tail -1",
+        server.address
+    );
+    let Some(terminal) = Terminal::start(&command) else {
+        return;
+    };
+    // Beside the line that moves, not in it.
+    let screen = terminal.shows(&["it ends", "exit=0"]).await;
+    let said: Vec<&str> = screen
+        .lines()
+        .filter(|line| line.contains("it begins") || line.contains("it ends"))
+        .collect();
+    assert_eq!(
+        said,
+        ["it begins", "it ends"].repeat(said.len() / 2),
+        "{screen}"
+    );
+    server.drains().await;
+}
+
+#[tokio::test]
 async fn top_without_a_terminal_or_a_server_says_so() {
     let server = Server::demo(&[]).await;
     let (code, _, err) = server.run(&["top"]).await;

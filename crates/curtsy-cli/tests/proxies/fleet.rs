@@ -48,7 +48,7 @@ async fn start(main: SocketAddr, admin: SocketAddr) -> Child {
             "--workers",
             "1",
             "--lame-duck",
-            "1s",
+            "1500ms",
             "--linger",
             "300ms",
         ])

@@ -3,7 +3,7 @@
 use crate::fleet::{
     BOUND, Instance, answers, assert_whole, fleet, load, placed, program, roll, shipped,
 };
-use curtsy_prove::child::{Child, free_address};
+use curtsy_prove::child::{Child, ChildSignal, free_address};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -30,8 +30,18 @@ fn the_shipped_configuration_is_valid() {
     );
 }
 
-/// What HAProxy knows of each server: its name, whether it is up, and how often it had to try again.
-fn servers(socket: &Path) -> Vec<(String, String, u64)> {
+/// What HAProxy knows of a server.
+#[derive(Debug)]
+struct Backend {
+    status: String,
+    /// Requests that were sent again, to it (`wretr`, also after a connection that ended without an answer) or to another
+    /// (`wredis`).
+    tried_again: u64,
+    /// Connects (`econ`) and answers (`eresp`) that failed for good.
+    failed: u64,
+}
+
+fn backends(socket: &Path) -> Vec<Backend> {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.write_all(b"show stat\n").unwrap();
     let mut table = String::new();
@@ -47,25 +57,28 @@ fn servers(socket: &Path) -> Vec<(String, String, u64)> {
     let rows = lines.map(|line| line.split(',').collect::<Vec<_>>());
     rows.filter(|row| row.len() > 10 && row[0] == "curtsy" && row[1] != "BACKEND")
         .map(|row| {
-            let tried_again = row[column("wretr")].parse::<u64>().unwrap()
-                + row[column("wredis")].parse::<u64>().unwrap();
-            (
-                row[1].to_owned(),
-                row[column("status")].to_owned(),
-                tried_again,
-            )
+            let count = |name: &str| row[column(name)].parse::<u64>().unwrap();
+            Backend {
+                status: row[column("status")].to_owned(),
+                tried_again: count("wretr") + count("wredis"),
+                failed: count("econ") + count("eresp"),
+            }
         })
         .collect()
+}
+
+fn tried_again(socket: &Path) -> u64 {
+    backends(socket).iter().map(|one| one.tried_again).sum()
 }
 
 async fn all_up(socket: &Path) {
     let begun = Instant::now();
     loop {
-        let servers = servers(socket);
-        if servers.len() == 3 && servers.iter().all(|(_, status, _)| status == "UP") {
+        let backends = backends(socket);
+        if backends.len() == 3 && backends.iter().all(|one| one.status == "UP") {
             return;
         }
-        assert!(begun.elapsed() < BOUND, "{servers:?}");
+        assert!(begun.elapsed() < BOUND, "{backends:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -101,6 +114,21 @@ async fn three_instances_rolled_twice_lose_nothing_at_its_front() {
         },
     )
     .await;
-    println!("{report}\n{:?}", servers(&socket));
+    println!("{report}\n{:?}", backends(&socket));
     assert_whole(&report, &balancer, 9);
+    // Nor behind it: nothing had to be sent again, so that a POST would have come through, too.
+    for backend in backends(&socket) {
+        assert_eq!((backend.tried_again, backend.failed), (0, 0), "{backend:?}");
+    }
+    // It does count that: of an instance that is killed something is lost, and sent again.
+    let running = load(front);
+    running.wait_answered(200, BOUND).await.unwrap();
+    fleet[0].child.signal(ChildSignal::KILL).unwrap();
+    let begun = Instant::now();
+    while tried_again(&socket) == 0 {
+        assert!(begun.elapsed() < BOUND, "{:?}", backends(&socket));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    running.stop();
+    println!("{}\n{:?}", running.finish().await, backends(&socket));
 }

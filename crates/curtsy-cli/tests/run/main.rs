@@ -6,6 +6,7 @@
     reason = "in a test a failed unwrap is a failed test, and what is skipped is said"
 )]
 
+mod admin;
 mod brokered;
 mod failures;
 mod file;

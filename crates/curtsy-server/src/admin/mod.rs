@@ -111,7 +111,8 @@ impl AdminListener {
             return Ok(None);
         };
         let on = ListenOn::from(address.listen()?).named(NAME);
-        let bound = bind_all(vec![on], 1, heirlooms)?;
+        let bound = bind_all(vec![on], 1, heirlooms)
+            .map_err(|error| error.within("cannot open the admin listener"))?;
         Ok(bound.into_iter().next().map(Self))
     }
 

@@ -7,9 +7,10 @@
 //! Deliberately absent: events of single connections and requests. Those are for logs and traces.
 
 use super::message::{VERSION, line};
-use super::status::{Connections, DrainStatus, RestartStatus, StragglerStatus};
+use super::status::{Connections, DrainStatus, RestartFailed, RestartStatus, StragglerStatus};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::{Notify, broadcast};
 
 /// How many lines a listener may be behind.
@@ -117,6 +118,8 @@ struct Inner {
     /// Something may be worth telling of.
     changed: Notify,
     restart: Mutex<Option<RestartStatus>>,
+    /// When the last restart failed, and why; none has succeeded since.
+    failed: Mutex<Option<(Instant, String)>>,
 }
 
 impl Default for Crier {
@@ -125,6 +128,7 @@ impl Default for Crier {
             lines: broadcast::Sender::new(BEHIND_MOST),
             changed: Notify::new(),
             restart: Mutex::default(),
+            failed: Mutex::default(),
         }))
     }
 }
@@ -141,10 +145,11 @@ impl Crier {
             step,
             generation,
             pid,
-            ..
+            text,
         } = event
         {
             self.remember(step, *generation, *pid);
+            self.judge(step, text);
         }
         if !self.is_heard() {
             return;
@@ -166,6 +171,26 @@ impl Crier {
     pub fn restart(&self) -> Option<RestartStatus> {
         let restart = self.0.restart.lock();
         restart.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The last restart, if it failed and none has succeeded since.
+    pub fn restart_failed(&self) -> Option<RestartFailed> {
+        let failed = self.0.failed.lock();
+        let failed = failed.unwrap_or_else(PoisonError::into_inner);
+        failed.as_ref().map(|(at, text)| RestartFailed {
+            ago_ms: super::status::ms(at.elapsed()),
+            text: text.clone(),
+        })
+    }
+
+    fn judge(&self, step: &str, text: &str) {
+        let failed = match step {
+            "kept" => Some((Instant::now(), text.to_owned())),
+            "serves" => None,
+            _ => return,
+        };
+        let kept = self.0.failed.lock();
+        *kept.unwrap_or_else(PoisonError::into_inner) = failed;
     }
 
     fn remember(&self, step: &str, generation: Option<u64>, pid: Option<u32>) {
@@ -221,8 +246,14 @@ mod tests {
         assert_eq!(crier.restart().unwrap().step, "begun");
         crier.tell(&step("moved", None));
         assert_eq!(crier.restart().unwrap().step, "begun");
+        assert_eq!(crier.restart_failed(), None);
         crier.tell(&step("kept", Some(3)));
         assert_eq!(crier.restart(), None);
+        // That it failed is known until one succeeds.
+        crier.tell(&step("begun", Some(3)));
+        assert!(crier.restart_failed().is_some());
+        crier.tell(&step("serves", Some(3)));
+        assert_eq!(crier.restart_failed(), None);
     }
 
     #[test]

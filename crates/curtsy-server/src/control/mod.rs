@@ -31,10 +31,10 @@ pub use message::{Answer, Command, LINE_MOST, VERSION};
 pub use path::{control_path, control_paths};
 pub use socket::{ControlSocket, Hearing, Subject};
 pub use status::{
-    Connections, DrainStatus, Latency, ListenerStatus, ProcessStatus, Requests, RestartStatus,
-    STRAGGLERS_NAMED, Status, StragglerStatus,
+    Connections, DrainStatus, Latency, ListenerStatus, ProcessStatus, Requests, RestartFailed,
+    RestartStatus, STRAGGLERS_NAMED, Status, StragglerStatus,
 };
 
 pub(crate) use path::Place;
 pub(crate) use socket::Wanted;
-pub(crate) use steer::{LogLevelHook, Steered, tell_progress};
+pub(crate) use steer::{LogLevelHook, Steered, inherit_log_level, tell_progress};

@@ -37,6 +37,9 @@ pub struct Status {
     pub up_ms: u64,
     /// Where it listens.
     pub listeners: Vec<ListenerStatus>,
+    /// Where its admin listener is, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub admin: Option<String>,
     /// Connections by state. A supervisor has none of its own.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub connections: Option<Connections>,
@@ -46,6 +49,9 @@ pub struct Status {
     /// The restart under way, or the heir since one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub restart: Option<RestartStatus>,
+    /// The last restart, if it failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub restart_failed: Option<RestartFailed>,
     /// How many requests and upgraded connections are under way.
     #[serde(default)]
     pub stragglers_total: usize,
@@ -125,6 +131,15 @@ pub struct RestartStatus {
     /// The new process, as soon as it is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pid: Option<u32>,
+}
+
+/// A restart that failed, with none since that succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartFailed {
+    /// How long ago.
+    pub ago_ms: u64,
+    /// Why, for people.
+    pub text: String,
 }
 
 /// A request or an upgraded connection under way.
@@ -231,6 +246,7 @@ pub(crate) fn of(shared: &Shared) -> Status {
         phase: snapshot.phase.to_string(),
         up_ms: ms(now.since(shared.began)),
         listeners: listeners(shared),
+        admin: shared.admin.get().cloned(),
         connections: Some(snapshot.counts.into()),
         drain: times.wished_at.map(|_| DrainStatus {
             for_ms: ms(snapshot.draining_for),
@@ -242,6 +258,7 @@ pub(crate) fn of(shared: &Shared) -> Status {
             hooks: snapshot.hooks,
         }),
         restart: shared.crier.restart(),
+        restart_failed: shared.crier.restart_failed(),
         stragglers_total: snapshot.stragglers.len(),
         stragglers: stragglers.map(StragglerStatus::from).collect(),
         requests: Some(metrics.described()),

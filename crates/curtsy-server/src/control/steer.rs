@@ -14,7 +14,7 @@ use curtsy_lifecycle::{Ending, Phase, Report};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -143,9 +143,24 @@ impl Steered {
         })?;
         hook(&level).map_err(|error| refused(format!("not a log level: {error}")))?;
         tracing::info!(level, "the log level was changed");
+        keep_log_level(self.handle.shared(), &level);
         self.crier().tell(&Event::LogLevel { level });
         Ok(Answer::default())
     }
+}
+
+/// Has an heir log as much as the process before it, and the next one after it.
+pub(crate) fn inherit_log_level(shared: &Shared, hook: &LogLevelHook, level: &str) {
+    match hook(level) {
+        Ok(()) => keep_log_level(shared, level),
+        // Another version of the program may know other words.
+        Err(error) => tracing::warn!(level, error, "the log level of the process before"),
+    }
+}
+
+fn keep_log_level(shared: &Shared, level: &str) {
+    let mut kept = (shared.log_level.lock()).unwrap_or_else(PoisonError::into_inner);
+    *kept = Some(level.to_owned());
 }
 
 impl Subject for Steered {
@@ -251,11 +266,8 @@ impl Crier {
             RestartStep::Begun { generation } => ("begun", Some(*generation), None),
             RestartStep::Ready { pid, generation } => ("ready", Some(*generation), Some(*pid)),
             RestartStep::Serves { pid, generation } => ("serves", Some(*generation), Some(*pid)),
-            RestartStep::Moved { .. } => {
-                // Where the restart is has not changed.
-                let text = step.to_string();
-                return self.tell(&Event::Note { text });
-            }
+            // Where the restart is has not changed.
+            RestartStep::Moved { .. } => ("moved", None, None),
             RestartStep::Kept(_) => ("kept", None, None),
         };
         self.tell(&Event::Restart {

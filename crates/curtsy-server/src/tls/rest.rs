@@ -39,6 +39,7 @@ enum Awake {
 
 /// Keeps a waiting connection until its client speaks or its time is over.
 pub(crate) fn rest(stream: Stream, seat: Arc<Seat>, link: Arc<Link>) {
+    link.worker.tally.parked();
     let handle = link.worker.handle.clone();
     drop(handle.spawn(keep(stream, seat, link)));
 }

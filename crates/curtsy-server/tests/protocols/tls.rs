@@ -66,6 +66,7 @@ async fn a_rested_connection_serves_again() {
             .await;
     }
     assert_eq!(server.handle.snapshot().counts.total(), 1);
+    assert!(server.handle.metrics().parkings >= 3);
     client.shutdown().await.unwrap();
     server.until(|now| now.counts.total() == 0).await;
     assert!(rest(&mut client).await.is_empty());
