@@ -10,7 +10,7 @@ use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
 use crate::limits::Limits;
 use crate::listener::{ListenOn, Listener, bind_all};
 use crate::note::connection_span;
-use crate::restart::{Reply, RestartHook, RestartStep, Restarting, Restarts, Stage};
+use crate::restart::{Plea, Reply, RestartHook, RestartStep, Restarting, Restarts, Stage};
 use crate::service::{BoxError, IntoService, Service};
 use crate::shared::{Manners, OnDisconnect, Shared};
 use crate::shutdown::{Driver, Ended, Wish};
@@ -242,6 +242,7 @@ impl Server {
                 herald: herald.unwrap_or_default(),
                 broker,
                 is_brokered: false,
+                plea: Plea::None,
                 crier: shared.crier.clone(),
                 heir,
                 stage: Stage::Alone,

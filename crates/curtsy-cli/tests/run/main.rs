@@ -14,3 +14,4 @@ mod languages;
 mod load;
 mod supervisor;
 mod surroundings;
+mod wishes;
