@@ -557,8 +557,8 @@ impl Builder {
         // Before the others, which may take all that is left.
         let admin = AdminListener::bind(self.admin, heirlooms.as_deref_mut())?;
         let mut listeners = bind_all(self.listeners, sockets, heirlooms)?;
-        let is_heir = self.succession.as_ref().is_some_and(Succession::is_heir);
-        let control = self.control.map(|wanted| wanted.open(is_heir));
+        let donor = self.succession.as_ref().and_then(Succession::donor);
+        let control = self.control.map(|wanted| wanted.open(donor));
         let control = control.transpose()?.flatten();
         let shared = Arc::new(Shared::new(
             self.limits,

@@ -23,7 +23,6 @@ pub(crate) struct Account {
 /// A request that was not answered.
 #[derive(Debug)]
 pub(crate) struct Loss {
-    #[expect(dead_code, reason = "said when a test fails")]
     number: u64,
     #[expect(dead_code, reason = "said when a test fails")]
     why: io::ErrorKind,
@@ -252,7 +251,8 @@ pub(crate) fn check(service: &Service, account: &Account, victim: Victim, what: 
         };
         assert!(
             loss.is_first && belonged_to_the_dead,
-            "{what}: {loss:?} was lost by one that lives; {moved:?} had gone over: {:#?}",
+            "{what}: {loss:?} was lost by one that lives (and served: {}); {moved:?} had gone over: {:#?}",
+            served.contains(&loss.number),
             service.said()
         );
     }

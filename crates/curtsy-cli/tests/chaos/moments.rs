@@ -66,7 +66,8 @@ fn at_moment(round: u32, chance: &mut Chance, lateness: &Lateness) -> Ended {
     };
     let service = Service::start(above, None);
     let longest = u64::try_from((service.start_took / 2 + LONGEST).as_micros()).unwrap();
-    let after = Duration::from_micros(chance.below(longest));
+    // Rather early than late: most happens at the beginning.
+    let after = Duration::from_micros(chance.below(longest) * chance.below(1000) / 1000);
     let what = format!(
         "round {round}, {above:?}, {} after {after:?}",
         if kills_donor { "donor" } else { "heir" }
@@ -79,15 +80,15 @@ fn at_moment(round: u32, chance: &mut Chance, lateness: &Lateness) -> Ended {
     let heir = match above {
         Above::Broker => {
             service.reload();
-            kills_donor
-                .then_some(None)
-                .unwrap_or_else(|| service.next_process())
+            if kills_donor {
+                None
+            } else {
+                service.next_process()
+            }
         }
         Above::Starter | Above::Nobody => {
             service.restart();
-            kills_donor
-                .then_some(None)
-                .unwrap_or_else(|| service.heir())
+            if kills_donor { None } else { service.heir() }
         }
     };
     // A donor from the signal on, an heir from its birth.

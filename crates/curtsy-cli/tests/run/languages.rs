@@ -1,13 +1,13 @@
 //! Programs in other languages that adopt `LISTEN_FDS` and stop in the way of their own, reloaded under load.
 
 use crate::supervisor::{BOUND, Supervisor};
-use curtsy_prove::{Loss, Losses, Plan};
 use curtsy_prove::child::Child;
+use curtsy_prove::{Loss, Losses, Plan};
 use std::path::Path;
 
 const RELOADS: usize = 3;
 const BETWEEN: u64 = 200;
-const CLIENTS: u64 = 20;
+const CLIENTS: u32 = 20;
 
 const PYTHON: &str = r#"
 import http.server, os, signal, socket, threading
@@ -151,7 +151,7 @@ async fn reloads_lose_nothing(flags: &[&str], program: &[&str]) -> Option<i32> {
 async fn reloads(flags: &[&str], program: &[&str]) -> (Option<i32>, Losses) {
     let mut supervisor = Supervisor::start(flags, program).await;
     let running = Plan::to_address(supervisor.address, "/")
-        .connections(CLIENTS as usize)
+        .connections(usize::try_from(CLIENTS).unwrap())
         .connection_per_request()
         .refused_is_loss()
         .record_answers()
@@ -229,11 +229,10 @@ async fn uvicorn_takes_the_socket_by_its_number() {
     };
     // When it stops it closes connections whose request it has not read yet, at most those of all clients. That is its own
     // doing (see below), and no other kind of loss is: nothing half answered, nothing late.
+    let most = u64::from(CLIENTS) * RELOADS as u64;
     for cause in Loss::ALL {
-        let most = match cause {
-            Loss::Reset | Loss::EofBefore => CLIENTS * RELOADS as u64,
-            _ => 0,
-        };
+        let is_its_own = matches!(cause, Loss::Reset | Loss::EofBefore);
+        let most = if is_its_own { most } else { 0 };
         assert!(losses.of(cause) <= most, "{losses:?}");
     }
     // When it has shut down in good order it ends itself by the signal that asked for it.
