@@ -3,14 +3,16 @@
 //! The supervisor sets [`VARIABLE`] for what it starts. A process that speaks this protocol makes a pair of sockets and
 //! sends one end to `NOTIFY_SOCKET`, so that a program that does not speak it inherits nothing it does not know. Over the
 //! pair the supervisor says which part the process has ([`Role`]), asks the old one to give ([`Word::Give`]), and tells
-//! the new one when it is the service ([`Word::Bake`]). The handover itself goes directly from one to the other.
+//! the new one when it is the service ([`Word::Bake`]). The handover itself goes directly from one to the other. A process
+//! that wants to be restarted asks for it ([`Word::Wish`]), and hears how that went: only the supervisor can tell a process
+//! that makes room for the next from one that ended.
 //!
 //! Invariants
 //! - Nobody is offered a channel who has not said that he speaks this protocol.
 //! - The new process proves itself to the supervisor, and not by living for a while: what is ready is the supervisor's to
 //!   judge.
 //!
-//! Deliberately absent: restarts that a process asks for by itself.
+//! Deliberately absent: what a reload is. A wish is one more of those that the supervisor gets from elsewhere.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -48,8 +50,12 @@ pub enum Word {
     Bake,
     /// From the old process: the new one accepts, and this one does not.
     Given,
-    /// From the old process: it gave nothing, and why.
+    /// From the old process: it gave nothing, and why. To a process that wished: there is no new generation, and why.
     Kept(String),
+    /// From a process: it wants to be restarted.
+    Wish,
+    /// To a process that wished: this generation serves.
+    Serves(u32),
 }
 
 /// Which part a new process has.
@@ -78,16 +84,11 @@ impl Broker {
     /// # Panics
     /// Outside a tokio runtime with I/O enabled.
     pub fn find(start: &Start) -> io::Result<Option<Self>> {
-        let variable = |wanted: &str| {
-            let found = start.vars.iter().find(|(name, _)| name == wanted);
-            found.and_then(|(_, value)| value.to_str())
-        };
-        let parent = variable(VARIABLE).and_then(|value| value.strip_prefix("parent="));
-        let parent = parent.and_then(|parent| parent.parse::<u32>().ok());
-        if parent.is_none() || parent != start.parent {
+        if supervisor(start).is_none() {
             return Ok(None);
         }
-        let Some(name) = variable("NOTIFY_SOCKET").and_then(|name| name.strip_prefix('@')) else {
+        let name = variable(start, "NOTIFY_SOCKET").and_then(|name| name.strip_prefix('@'));
+        let Some(name) = name else {
             return Ok(None);
         };
         let (ours, theirs) = seqpacket::pair()?;
@@ -134,9 +135,12 @@ impl Broker {
                 generation,
                 channel,
             }),
-            Word::Give(..) | Word::Bake | Word::Given | Word::Kept(_) => {
-                Err(io::Error::other("the supervisor makes no sense"))
-            }
+            Word::Give(..)
+            | Word::Bake
+            | Word::Given
+            | Word::Kept(_)
+            | Word::Wish
+            | Word::Serves(_) => Err(io::Error::other("the supervisor makes no sense")),
         }
     }
 
@@ -181,6 +185,8 @@ impl Word {
             Self::Bake => ("bake 0".to_owned(), vec![]),
             Self::Given => ("given 0".to_owned(), vec![]),
             Self::Kept(why) => (format!("kept {why}"), vec![]),
+            Self::Wish => ("wish 0".to_owned(), vec![]),
+            Self::Serves(generation) => (format!("serves {generation}"), vec![]),
         }
     }
 
@@ -207,9 +213,24 @@ impl Word {
             "bake" => Self::Bake,
             "given" => Self::Given,
             "kept" => Self::Kept(rest.to_owned()),
+            "wish" => Self::Wish,
+            "serves" => Self::Serves(number()?),
             _ => return Err(nonsense()),
         })
     }
+}
+
+/// The number of the supervisor that started this process, if one did.
+pub(crate) fn supervisor(start: &Start) -> Option<u32> {
+    let parent = variable(start, VARIABLE)?.strip_prefix("parent=")?;
+    // A child of the supervised program has the variable, too, and another parent.
+    let parent = parent.parse().ok()?;
+    (Some(parent) == start.parent).then_some(parent)
+}
+
+fn variable<'a>(start: &'a Start, wanted: &str) -> Option<&'a str> {
+    let found = start.vars.iter().find(|(name, _)| name == wanted);
+    found.and_then(|(_, value)| value.to_str())
 }
 
 /// Longer than any word but a reason, which is cut.
@@ -269,6 +290,8 @@ mod tests {
             ];
             Start::from_parts(vec![], vars, None, Some(parent))
         };
+        assert_eq!(super::supervisor(&start(78)), None);
+        assert_eq!(super::supervisor(&start(77)), Some(77));
         assert!(Broker::find(&start(78)).unwrap().is_none());
         let process = Broker::find(&start(77)).unwrap().unwrap();
         let mut buffer = [0; 64];

@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     Forwarded(u32),
     /// This process has handed over already, and the heir is gone.
     Over,
+    /// A supervisor of this number started this process, and is not to take its end for a death.
+    Supervised(u32),
     /// The operating system.
     Io(&'static str, io::Error),
 }
@@ -57,6 +59,7 @@ impl Error {
             | Kind::TooManyGenerations(_)
             | Kind::Forwarded(_)
             | Kind::Over
+            | Kind::Supervised(_)
             | Kind::Io(..) => None,
         }
     }
@@ -118,6 +121,12 @@ impl Error {
         matches!(self.0.kind, Kind::Forwarded(_))
     }
 
+    /// A supervisor (`curtsy run`) started this process, and is the one to start the next.
+    #[must_use]
+    pub fn is_supervised(&self) -> bool {
+        matches!(self.0.kind, Kind::Supervised(_))
+    }
+
     /// The last lines that the new process wrote to standard error before it failed; empty if it wrote none.
     #[must_use]
     pub fn last_words(&self) -> &str {
@@ -149,6 +158,11 @@ impl fmt::Display for Error {
             Kind::Over => {
                 f.write_str("this process has handed over, and the new process is gone")?
             }
+            Kind::Supervised(pid) => write!(
+                f,
+                "this process is supervised, and its end would be taken for a death: ask the supervisor \
+                 (pid {pid}) for a reload"
+            )?,
             Kind::Io(what, error) => write!(f, "{what}: {error}")?,
         }
         if !self.0.last_words.is_empty() {
@@ -162,7 +176,11 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.kind {
             Kind::Exec(error) | Kind::Io(_, error) => Some(error),
-            Kind::Failed(_) | Kind::TooManyGenerations(_) | Kind::Forwarded(_) | Kind::Over => None,
+            Kind::Failed(_)
+            | Kind::TooManyGenerations(_)
+            | Kind::Forwarded(_)
+            | Kind::Over
+            | Kind::Supervised(_) => None,
         }
     }
 }

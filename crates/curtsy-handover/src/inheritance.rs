@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -381,7 +381,12 @@ impl End {
                 () = until(deadline) => Wake::Time,
             };
             match wake {
-                Wake::Packet(Ok(Some(packet))) => self.hear(packet),
+                Wake::Packet(Ok(Some(packet))) => {
+                    self.hear(packet);
+                    self.pump();
+                    // Whoever takes what has arrived does so before more of it is read: what came first is served first.
+                    tokio::task::yield_now().await;
+                }
                 Wake::Packet(Ok(None)) => self.end(),
                 Wake::Packet(Err(error)) => {
                     tracing::warn!(%error, "the handover's channel cannot be read");
@@ -586,6 +591,10 @@ impl End {
     }
 
     fn let_out(&mut self, ids: Vec<u64>) {
+        chaos::moved(b'h', std::process::id(), || {
+            let offered = ids.iter().filter_map(|id| self.offered.get(id));
+            offered.map(|connection| connection.fd.as_fd())
+        });
         for id in ids {
             if let Some(connection) = self.offered.remove(&id) {
                 self.tell(Arrival::Connection(connection));

@@ -522,7 +522,13 @@ impl Driver {
                 let offered = records.map(|(id, record)| Offered { id, record }).collect();
                 self.post(Message::Offer(offered), Load::Connections(ids));
             }
-            Action::Taken(ids) => self.settle(ids, |_| Settled::Taken),
+            Action::Taken(ids) => {
+                chaos::moved(b'd', self.process.pid(), || {
+                    let held = ids.iter().filter_map(|id| self.held.get(id));
+                    held.map(|held| held.connection.fd.as_fd())
+                });
+                self.settle(ids, |_| Settled::Taken);
+            }
             Action::Forget(ids) => self.settle(ids, |_| Settled::Forgotten),
             Action::Return(ids, why) => {
                 self.settle(ids, |connection| Settled::Returned(connection, why))

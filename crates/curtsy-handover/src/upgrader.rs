@@ -10,6 +10,7 @@ use std::time::Duration;
 use curtsy_sys::{pidfd, seqpacket};
 use tokio::sync::Mutex;
 
+use crate::broker;
 use crate::channel::Channel;
 use crate::donor::Limits;
 use crate::env::{Env, Launch, Process, Start, Summons, System};
@@ -128,12 +129,16 @@ impl Upgrader {
     ///
     /// # Errors
     /// Why there is no new generation; this process goes on as before. [`Error::is_forwarded`] is no failure: this
-    /// process had an heir by then, which was asked to restart instead.
+    /// process had an heir by then, which was asked to restart instead. [`Error::is_supervised`]: the parent is a `curtsy run`,
+    /// which would take the end of this process for a death; it is to be asked for a reload.
     ///
     /// # Cancel safety
     /// Dropping the future before READY calls the handover off; the new process is killed and reaped.
     pub async fn upgrade(&self, gift: Gift) -> Result<Successor, Error> {
         let (turn, gift) = self.turn(gift).await?;
+        if let Some(pid) = broker::supervisor(&self.start) {
+            return Err(Error::new(Kind::Supervised(pid)));
+        }
         let (ours, theirs) = seqpacket::pair().map_err(Error::io("no channel for the handover"))?;
         let process = self.launch(&theirs)?;
         // Only the heir holds its end now, so that its death is the channel's end.

@@ -698,3 +698,30 @@ async fn generations_that_drain_are_capped() {
     assert!(error.is_too_many_generations(), "{error}");
     assert_eq!(fake.launched.load(Ordering::SeqCst), 0);
 }
+
+#[tokio::test]
+async fn a_process_with_a_supervisor_does_not_restart_past_it() {
+    let socket = listener();
+    let vars = vec![("CURTSY_RUN".into(), "parent=77".into())];
+    let start = |parent| {
+        let executable = Some("/missing".into());
+        Start::from_parts(vec!["x".into()], vars.clone(), executable, Some(parent))
+    };
+    let upgrader = |parent| {
+        let fake = Fake {
+            behaviour: scripted(vec![]),
+            launched: AtomicUsize::new(0),
+        };
+        Upgrader::new(start(parent)).env(Arc::new(fake))
+    };
+    let error = in_time(upgrader(77).upgrade(gift(&socket)))
+        .await
+        .unwrap_err();
+    assert!(error.is_supervised(), "{error}");
+    assert!(error.to_string().contains("(pid 77)"), "{error}");
+    // A child of the supervised process has the same variable, and nobody above it who would start it again.
+    let error = in_time(upgrader(78).upgrade(gift(&socket)))
+        .await
+        .unwrap_err();
+    assert!(error.is_exec(), "{error}");
+}

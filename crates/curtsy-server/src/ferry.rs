@@ -7,6 +7,7 @@
 //! - A connection on the ferry is in no epoll set and has no task: nobody here reads or writes it.
 //! - It stays counted as open until the heir has taken it.
 //! - The first that comes back closes the way out: an heir that cannot take one is not asked again.
+//! - The connections that waited when the way opened go in small portions, and let those pass that were busy until now.
 //!
 //! Deliberately absent: encrypted connections and HTTP/2. Their state is not to be had as bytes.
 
@@ -18,14 +19,19 @@ use crate::worker::Worker;
 use bytes::Bytes;
 use curtsy_handover::{Connection, Lane, Record, Settled, UNREAD_MAX};
 use curtsy_lifecycle::{Address, Moment, Phase};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// How many parked connections are offered before others get their turn.
-const BATCH: usize = 256;
+/// How many parked connections are offered before others get their turn: a frame's worth.
+const BATCH: usize = 64;
+
+/// How many of them may be unanswered. A connection that was busy a moment ago, and may be again in the next, waits behind
+/// so many of each worker and not behind all; and what has not been offered yet is still served here.
+const AT_ONCE: usize = 4 * BATCH;
 
 /// A connection that wants to leave, with bytes that were read from it and not used.
 type Passenger = (Parked, Bytes);
@@ -70,38 +76,89 @@ pub(crate) fn open(worker: &Arc<Worker>, lane: Lane) -> oneshot::Receiver<usize>
 
 /// The connections that were parked when the way opened.
 struct FirstWave {
-    /// The number of the last of them.
-    last: u64,
+    /// Some are still in the lot.
+    is_open: bool,
     under_way: usize,
     taken: usize,
+    /// Unanswered ones that do not belong to it.
+    others: HashSet<u64>,
     told: Option<oneshot::Sender<usize>>,
+    /// Those that do not go.
+    retired: Vec<Parked>,
 }
 
 impl FirstWave {
     fn new(told: oneshot::Sender<usize>) -> Self {
         Self {
-            last: 0,
+            is_open: true,
             under_way: 0,
             taken: 0,
+            others: HashSet::new(),
             told: Some(told),
+            retired: Vec::new(),
         }
     }
 
-    fn offered(&mut self, id: u64) {
-        self.last = id;
-        self.under_way += 1;
+    fn has_room(&self) -> bool {
+        self.is_open && self.under_way + BATCH <= AT_ONCE
+    }
+
+    /// Offers the next portion.
+    fn go_on(&mut self, worker: &Arc<Worker>, lane: &mut Lane) {
+        // The order to leave was given before: what parks now comes as a passenger.
+        let batch = match worker.way_out.is_open_for(0) {
+            true => worker.lot.take_oldest(BATCH),
+            false => Vec::new(),
+        };
+        if batch.is_empty() {
+            return self.end(worker);
+        }
+        for parked in batch {
+            worker.lot.forget(&parked);
+            if parked.origin().orders() & Orders::DRAIN != 0 {
+                self.retired.push(parked);
+            } else {
+                offer(lane, parked, Bytes::new());
+                self.under_way += 1;
+            }
+        }
+    }
+
+    fn end(&mut self, worker: &Arc<Worker>) {
+        self.is_open = false;
+        // What a switch of modes drains does not begin anew elsewhere.
+        for parked in self.retired.drain(..) {
+            if !worker.lot.park(parked, worker) {
+                worker.shared.closed(1);
+            }
+        }
+        self.tell();
+    }
+
+    /// One that does not belong to it goes with it.
+    fn passed_by(&mut self, id: u64) {
+        if self.told.is_some() {
+            self.others.insert(id);
+        }
     }
 
     fn taken(&mut self, id: u64) {
-        if id <= self.last {
+        if self.told.is_some() && !self.others.remove(&id) {
             self.under_way -= 1;
             self.taken += 1;
             self.tell();
         }
     }
 
+    /// One did not go: the rest stays, and there is nothing to tell.
+    fn give_up(&mut self, worker: &Arc<Worker>) {
+        self.told = None;
+        self.end(worker);
+    }
+
     fn tell(&mut self) {
-        if self.under_way == 0
+        if !self.is_open
+            && self.under_way == 0
             && let Some(told) = self.told.take()
         {
             // Nobody waits for it in a server that stops.
@@ -116,34 +173,23 @@ async fn ferry(
     mut passengers: mpsc::UnboundedReceiver<Passenger>,
     mut wave: FirstWave,
 ) {
-    // The order to leave was given before: what parks now comes as a passenger.
-    let mut retired = Vec::new();
-    while worker.way_out.is_open_for(0) {
-        let batch = worker.lot.take_oldest(BATCH);
-        if batch.is_empty() {
-            break;
-        }
-        for parked in batch {
-            worker.lot.forget(&parked);
-            if parked.origin().orders() & Orders::DRAIN != 0 {
-                retired.push(parked);
-                continue;
-            }
-            wave.offered(offer(&mut lane, parked, Bytes::new()));
-        }
-        tokio::task::yield_now().await;
-    }
-    // What a switch of modes drains does not begin anew elsewhere.
-    for parked in retired {
-        if !worker.lot.park(parked, &worker) {
-            worker.shared.closed(1);
-        }
-    }
-    wave.tell();
     let mut open = true;
-    while open || lane.outstanding() > 0 {
+    while open || wave.is_open || lane.outstanding() > 0 {
         let outstanding = lane.outstanding() > 0;
         tokio::select! {
+            biased;
+            passenger = passengers.recv(), if open => match passenger {
+                Some((parked, unread)) => {
+                    let id = offer(&mut lane, parked, unread);
+                    wave.passed_by(id);
+                }
+                None => open = false,
+            },
+            () = std::future::ready(()), if wave.has_room() => {
+                wave.go_on(&worker, &mut lane);
+                // The worker's connections have their turn.
+                tokio::task::yield_now().await;
+            }
             settled = lane.settled(), if outstanding => match settled {
                 Some((id, Settled::Taken)) => {
                     wave.taken(id);
@@ -153,22 +199,17 @@ async fn ferry(
                 Some((id, Settled::Forgotten)) => {
                     tracing::warn!(id, "the heir broke the protocol; a connection is lost");
                     worker.shared.closed(1);
+                    wave.give_up(&worker);
                 }
                 Some((_, Settled::Returned(connection, why))) => {
                     worker.way_out.close();
-                    wave.told = None;
+                    wave.give_up(&worker);
                     worker.tally.returned();
                     tracing::debug!(?why, "a connection came back from the heir");
                     adopt(connection, &worker);
                     stay(&worker);
                 }
                 None => {}
-            },
-            passenger = passengers.recv(), if open => match passenger {
-                Some((parked, unread)) => {
-                    offer(&mut lane, parked, unread);
-                }
-                None => open = false,
             },
         }
     }

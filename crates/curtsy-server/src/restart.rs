@@ -36,7 +36,8 @@ pub enum Restarted {
         /// Its generation.
         generation: u64,
     },
-    /// Another restart succeeded meanwhile; the new process was asked to restart in this one's place.
+    /// Another restart succeeded meanwhile, and the new process was asked to restart in this one's place; or a supervisor
+    /// was asked, and brought a new generation that took nothing over from this process.
     PassedOn,
 }
 
@@ -115,6 +116,8 @@ pub(crate) struct Restarts {
     pub(crate) broker: Option<Broker>,
     /// The restart under way was the supervisor's wish.
     pub(crate) is_brokered: bool,
+    /// What the supervisor was asked for.
+    pub(crate) plea: Plea,
     pub(crate) crier: Crier,
     /// This process was started by another, which may still be there.
     pub(crate) heir: Option<Heir>,
@@ -131,6 +134,17 @@ pub(crate) struct Restarts {
     pub(crate) passing: JoinSet<()>,
     /// Somebody wants the server to stop, which it does when this restart is decided.
     pub(crate) stop_wished: bool,
+}
+
+/// A reload that the supervisor was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Plea {
+    #[default]
+    None,
+    /// It has not said yet what became of it.
+    Asked,
+    /// Nor then, but who wished hears it from the handover that came of it.
+    Given,
 }
 
 /// How far a restart is.
@@ -237,6 +251,10 @@ impl Restarts {
             Err(why) => self.say(&Word::Kept(why)),
             Ok((upgrader, gift, process)) => {
                 self.is_brokered = true;
+                self.asked.append(&mut self.waiting);
+                if self.plea == Plea::Asked {
+                    self.plea = Plea::Given;
+                }
                 self.begin_over(upgrader, channel, process, gift);
             }
         }
@@ -256,6 +274,48 @@ impl Restarts {
         let mut starting = JoinSet::new();
         starting.spawn(async move { upgrader.upgrade_over(channel, process, gift).await });
         self.stage = Stage::Starting(starting);
+    }
+
+    /// Asks the supervisor for a reload, once for all who wait; whether there is one to ask.
+    ///
+    /// To start the next process by itself would look to it like a death.
+    pub(crate) fn wish(&mut self) -> bool {
+        let Some(broker) = &self.broker else {
+            return false;
+        };
+        if self.plea == Plea::None {
+            if let Err(error) = broker.say(&Word::Wish) {
+                tracing::warn!(%error, "the supervisor does not listen");
+                return false;
+            }
+            tracing::info!("asked the supervisor for a restart");
+            self.plea = Plea::Asked;
+        }
+        true
+    }
+
+    /// What became of it, by the supervisor's word.
+    pub(crate) fn wished(&mut self, result: Result<(), String>) {
+        if std::mem::take(&mut self.plea) != Plea::Asked {
+            return;
+        }
+        let replies = std::mem::take(&mut self.waiting);
+        if let Err(why) = &result {
+            tracing::warn!(why, "the supervisor did not restart this process");
+            let error = Error::new(Kind::Restart, why.as_str());
+            let step = RestartStep::Kept(&error);
+            self.crier.tell_step(&step);
+            if let Some(hook) = &mut self.hook {
+                hook(&step);
+            }
+        }
+        for reply in replies {
+            let answer = match &result {
+                Ok(()) => Ok(Restarted::PassedOn),
+                Err(why) => Err(Error::new(Kind::Restart, why.as_str())),
+            };
+            let _ = reply.send(answer);
+        }
     }
 
     /// Starts the next process.

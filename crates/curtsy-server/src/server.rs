@@ -10,7 +10,7 @@ use crate::hooks::{Hooks, ShutdownHook};
 use crate::limits::Limits;
 use crate::listener::{ListenOn, Listener, bind_all};
 use crate::note::connection_span;
-use crate::restart::{Reply, RestartHook, RestartStep, Restarting, Restarts, Stage};
+use crate::restart::{Plea, Reply, RestartHook, RestartStep, Restarting, Restarts, Stage};
 use crate::service::{BoxError, IntoService, Service};
 use crate::shared::{Manners, OnDisconnect, Shared};
 use crate::shutdown::{Driver, Ended, Wish};
@@ -242,6 +242,7 @@ impl Server {
                 herald: herald.unwrap_or_default(),
                 broker,
                 is_brokered: false,
+                plea: Plea::None,
                 crier: shared.crier.clone(),
                 heir,
                 stage: Stage::Alone,
@@ -569,8 +570,8 @@ impl Builder {
         // Before the others, which may take all that is left.
         let admin = AdminListener::bind(self.admin, heirlooms.as_deref_mut())?;
         let mut listeners = bind_all(self.listeners, sockets, heirlooms)?;
-        let is_heir = self.succession.as_ref().is_some_and(Succession::is_heir);
-        let control = self.control.map(|wanted| wanted.open(is_heir));
+        let donor = self.succession.as_ref().and_then(Succession::donor);
+        let control = self.control.map(|wanted| wanted.open(donor));
         let control = control.transpose()?.flatten();
         let shared = Arc::new(Shared::new(
             self.limits,

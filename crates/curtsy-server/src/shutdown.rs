@@ -268,10 +268,20 @@ impl Driver {
                 self.restarts
                     .give((pid, channel, process), is_serving, gift);
             }
-            Event::Word(Ok(Word::First(_) | Word::Take(..) | Word::Given | Word::Kept(_))) => {}
+            Event::Word(Ok(Word::Kept(why))) => {
+                self.restarts.wished(Err(why));
+                self.next_restart();
+            }
+            Event::Word(Ok(Word::Serves(_))) => {
+                self.restarts.wished(Ok(()));
+                self.next_restart();
+            }
+            Event::Word(Ok(Word::First(_) | Word::Take(..) | Word::Given | Word::Wish)) => {}
             Event::Word(Err(error)) => {
                 tracing::warn!(%error, "the supervisor is silent from here on");
                 self.restarts.broker = None;
+                self.restarts
+                    .wished(Err("the supervisor is silent".to_owned()));
             }
             Event::Ready(Ok(successor)) => {
                 let (pid, generation) = (successor.pid(), u64::from(successor.generation()));
@@ -363,7 +373,11 @@ impl Driver {
             }
             // The process before this one may still come back.
             Stage::Alone if is_on_trial => {}
-            Stage::Alone => restarts.begin(self.doors.gift()),
+            Stage::Alone => {
+                if !restarts.wish() {
+                    restarts.begin(self.doors.gift());
+                }
+            }
             Stage::Starting(_) | Stage::Trial(_) => {}
             Stage::Succeeded(_) => restarts.pass_on(),
         }

@@ -142,6 +142,11 @@ impl Succession {
         self.inheritance.is_some()
     }
 
+    /// The number of the process before this one, which need not have started it.
+    pub(crate) fn donor(&self) -> Option<u32> {
+        self.inheritance.as_ref().map(Inheritance::donor_pid)
+    }
+
     /// How long this process, as a new one, lives until the old one lets go of the listeners. Until
     /// then its death brings the old one back. Default 1 s.
     #[must_use]

@@ -126,6 +126,13 @@ impl Brokering {
         partner.is_ready.then_some(heir)
     }
 
+    /// How a process is answered.
+    pub(crate) fn reached(&self, process: Id) -> Option<Arc<Broker>> {
+        self.partners
+            .get(&process)
+            .map(|partner| partner.broker.clone())
+    }
+
     /// A generation is the service.
     pub(crate) fn bake(&mut self, generation: u32) {
         for partner in self.partners.values_mut() {

@@ -368,7 +368,10 @@ impl Driver {
                 self.crier.tell(&News::Note { text });
                 return Vec::new();
             }
-            Some(Word::First(_) | Word::Take(..) | Word::Give(..) | Word::Bake) => {
+            Some(Word::Wish) => return self.wished(process),
+            Some(
+                Word::First(_) | Word::Take(..) | Word::Give(..) | Word::Bake | Word::Serves(_),
+            ) => {
                 return Vec::new();
             }
             // It has ended, or does not want to be asked any more.
@@ -376,6 +379,33 @@ impl Driver {
         }
         let ready = self.brokering.given(process);
         ready.map(Event::Ready).into_iter().collect()
+    }
+
+    /// A process wants to be restarted: a reload, as anybody else may ask for one, and it hears how that went.
+    fn wished(&mut self, process: Id) -> Vec<Event> {
+        let Some(broker) = self.brokering.reached(process) else {
+            return Vec::new();
+        };
+        if let Some(child) = self.processes.get(&process) {
+            say(&format!(
+                "curtsy: process {} asks for a reload",
+                child.number()
+            ));
+        }
+        let (reply, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            let word = match answer.await {
+                Ok(Ok(generation)) => Word::Serves(generation),
+                Ok(Err(why)) => Word::Kept(why),
+                Err(_) => return,
+            };
+            if let Err(error) = broker.say(&word) {
+                // It had to go, as it wished.
+                tracing::debug!(%error, "who asked for the reload does not listen any more");
+            }
+        });
+        self.wait_for_reload(reply);
+        vec![Event::Reload]
     }
 
     /// An event; or nothing yet, for an heir whose donor still accepts.

@@ -1,8 +1,9 @@
 //! The processes under test: a row of servers, with a supervisor above it or without.
 
-use crate::clients::BOUND;
+use crate::clients::{BOUND, Victim};
 use crate::server::LOG;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +16,16 @@ pub(crate) fn adopt_orphans() {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
 }
 
+/// Who is above the servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Above {
+    Nobody,
+    /// A supervisor that brings old and new together.
+    Broker,
+    /// One that only starts again what ends: the servers do not know it.
+    Starter,
+}
+
 /// A service: its first process, or the supervisor of that.
 pub(crate) struct Service {
     top: Child,
@@ -25,25 +36,38 @@ pub(crate) struct Service {
     pub(crate) log: PathBuf,
     /// Whoever removes it dies.
     pub(crate) flag: PathBuf,
+    /// Which connections have gone over.
+    owners: PathBuf,
+    /// From the first process's birth to its readiness; with a supervisor, as it judges that.
+    pub(crate) start_took: Duration,
     _directory: tempfile::TempDir,
 }
 
 impl Service {
     /// Starts it; `step` is where one process is to die.
-    pub(crate) fn start(is_supervised: bool, step: Option<&str>) -> Self {
+    pub(crate) fn start(above: Above, step: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (log, flag) = (directory.path().join("log"), directory.path().join("once"));
+        let at = |name| directory.path().join(name);
+        let (log, flag, owners) = (at("log"), at("once"), at("owners"));
         let own = std::env::current_exe().unwrap();
-        let mut command = match is_supervised {
-            true => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_curtsy"));
-                command
-                    .args(["run", "--listen", "127.0.0.1:0", "--ready", "tcp", "--"])
-                    .arg(own)
-                    .arg("serve");
+        let run = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_curtsy"));
+            command.args(["run", "--listen", "127.0.0.1:0", "--ready", "tcp", "--"]);
+            command
+        };
+        let mut command = match above {
+            Above::Broker => {
+                let mut command = run();
+                command.arg(&own).arg("serve");
                 command
             }
-            false => {
+            Above::Starter => {
+                let mut command = run();
+                command.args(["env", "-u", "CURTSY_RUN"]);
+                command.arg(&own).arg("serve");
+                command
+            }
+            Above::Nobody => {
                 let mut command = Command::new(own);
                 command.args(["serve", "127.0.0.1:0"]);
                 command
@@ -55,7 +79,11 @@ impl Service {
                 .env("CURTSY_CHAOS_AT", step)
                 .env("CURTSY_CHAOS_ONCE", &flag);
         }
-        command.env(LOG, &log).stderr(Stdio::piped());
+        command
+            .env(LOG, &log)
+            .env("CURTSY_CHAOS_OWNERS", &owners)
+            .stderr(Stdio::piped());
+        let began = Instant::now();
         let mut top = command.spawn().unwrap();
         let output = BufReader::new(top.stderr.take().unwrap());
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -72,6 +100,8 @@ impl Service {
             address: ([127, 0, 0, 1], 0).into(),
             log,
             flag,
+            owners,
+            start_took: Duration::ZERO,
             _directory: directory,
         };
         let line = service.line("generation 0 at ");
@@ -81,9 +111,10 @@ impl Service {
         };
         service.address = word(" at ").parse().unwrap();
         service.donor = word("(pid ").parse().unwrap();
-        if is_supervised {
+        if above != Above::Nobody {
             service.line("generation 0 serves");
         }
+        service.start_took = began.elapsed();
         service
     }
 
@@ -98,6 +129,13 @@ impl Service {
             assert!(Instant::now() < until, "no {part:?} in {:#?}", self.said());
             std::thread::park_timeout(Duration::from_millis(1));
         }
+    }
+
+    /// Who served as this generation.
+    pub(crate) fn pid_of(&self, generation: u32) -> u32 {
+        let line = self.line(&format!("generation {generation} at "));
+        let pid = line.split("(pid ").nth(1).unwrap();
+        pid.trim_end_matches(')').parse().unwrap()
     }
 
     /// Waits for a line with one of these in it.
@@ -125,9 +163,50 @@ impl Service {
         kill_process(raw(self.top.id()), Signal::HUP).unwrap();
     }
 
-    /// How many processes the top has not waited for.
-    pub(crate) fn zombies(&self) -> usize {
-        zombies_of(self.top.id())
+    /// The supervisor's number, or the first process's if there is none.
+    pub(crate) fn top(&self) -> u32 {
+        self.top.id()
+    }
+
+    /// The connections, by their clients' ports, that had become the heir's when the victim was killed, by the word of the
+    /// other.
+    pub(crate) fn moved(&self, victim: Victim) -> HashSet<u16> {
+        // There is no file where nothing has moved.
+        let bytes = std::fs::read(&self.owners).unwrap_or_default();
+        assert_eq!(bytes.len() % 7, 0);
+        let records = bytes.chunks_exact(7).map(|record| {
+            let heir = u32::from_be_bytes(record[1..5].try_into().unwrap());
+            let port = u16::from_be_bytes(record[5..].try_into().unwrap());
+            (record[0], heir, port)
+        });
+        let witness = match victim {
+            Victim::Donor => b'h',
+            Victim::Heir(_) => b'd',
+        };
+        let records: Vec<_> = records.filter(|record| record.0 == witness).collect();
+        // Unless it is known, the heir is the first that there was.
+        let heir = match victim {
+            Victim::Heir(Some(heir)) => Some(heir),
+            Victim::Heir(None) | Victim::Donor => records.first().map(|record| record.1),
+        };
+        let of_it = records.iter().filter(|record| Some(record.1) == heir);
+        of_it.map(|record| record.2).collect()
+    }
+
+    /// The process of the supervisor's that a reload has started, as soon as there is one.
+    pub(crate) fn next_process(&self) -> Option<u32> {
+        let until = Instant::now() + BOUND;
+        loop {
+            let mut children = children(self.top.id()).into_iter();
+            if let Some(next) = children.find(|pid| *pid != self.donor) {
+                return Some(next);
+            }
+            if !is_alive(self.donor) {
+                return None;
+            }
+            assert!(Instant::now() < until, "no new process");
+            std::hint::spin_loop();
+        }
     }
 
     /// The heir, as soon as there is one; `None` if the donor is gone without.
@@ -179,7 +258,7 @@ impl Drop for Service {
 fn reap_orphans(what: &str) {
     let until = Instant::now() + BOUND;
     loop {
-        match waitpid(None, WaitOptions::NOHANG) {
+        match wait(WaitOptions::NOHANG) {
             Ok(Some(_)) => {}
             Ok(None) => {
                 for pid in children(std::process::id()) {
@@ -230,7 +309,16 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-pub(crate) fn zombies_of(pid: u32) -> usize {
+/// Waits until a process has waited for all of its children that have ended.
+pub(crate) fn await_no_zombies(pid: u32, what: &str) {
+    let until = Instant::now() + BOUND;
+    while zombies_of(pid) > 0 {
+        assert!(Instant::now() < until, "{what}: a zombie stays");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+fn zombies_of(pid: u32) -> usize {
     let children = children(pid).into_iter();
     children
         .filter(|child| stat(*child).is_some_and(|(state, _)| state == 'Z'))

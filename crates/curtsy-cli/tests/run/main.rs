@@ -15,3 +15,4 @@ mod languages;
 mod load;
 mod supervisor;
 mod surroundings;
+mod wishes;

@@ -60,8 +60,8 @@ impl ControlSocket {
 
     /// The same for a process that is to take over from another, which has the path still: it is
     /// bound beside it, and moved when [`Place::claim`] is called.
-    pub(crate) fn bind_as_heir(path: PathBuf) -> Result<Self, Error> {
-        if !is_parents(&path) {
+    pub(crate) fn bind_as_heir(path: PathBuf, donor: u32) -> Result<Self, Error> {
+        if !is_of(donor, &path) {
             return Self::bind(path);
         }
         let bound = bind(&meanwhile(&path))?;
@@ -110,10 +110,10 @@ impl Wanted {
         }
     }
 
-    pub(crate) fn open(self, is_heir: bool) -> Result<Option<ControlSocket>, Error> {
-        let opened = match is_heir {
-            true => ControlSocket::bind_as_heir(self.path),
-            false => ControlSocket::bind(self.path),
+    pub(crate) fn open(self, donor: Option<u32>) -> Result<Option<ControlSocket>, Error> {
+        let opened = match donor {
+            Some(donor) => ControlSocket::bind_as_heir(self.path, donor),
+            None => ControlSocket::bind(self.path),
         };
         match opened {
             Ok(opened) => Ok(Some(opened)),
@@ -160,14 +160,14 @@ fn bind(path: &Path) -> Result<crate::Listener, Error> {
     bound.into_iter().next().ok_or_else(nothing)
 }
 
-/// Whether the process that started this one listens there: nobody else's path is taken over.
-fn is_parents(path: &Path) -> bool {
+/// Whether the process that this one takes over from listens there: nobody else's path is taken over.
+fn is_of(donor: u32, path: &Path) -> bool {
     let Ok(stream) = std::os::unix::net::UnixStream::connect(path) else {
         // Nobody does. What else may be wrong with it is found out by binding.
         return false;
     };
     let listener = rustix::net::sockopt::socket_peercred(&stream).map(|peer| peer.pid);
-    listener.is_ok_and(|pid| rustix::process::getppid() == Some(pid))
+    listener.is_ok_and(|pid| u32::try_from(pid.as_raw_nonzero().get()) == Ok(donor))
 }
 
 /// Whether a process of that user may steer ours.
