@@ -10,7 +10,7 @@ mod scan;
 mod service;
 mod wire;
 
-pub(crate) use answer::Answer;
+pub(crate) use answer::{Answer, Data};
 pub(crate) use connection::serve;
 pub(crate) use deadlines::{Due, Situation, next as next_deadline};
 pub(crate) use rules::is_host;

@@ -3,13 +3,18 @@
 
 use crate::clock;
 use crate::http2::frames::{self, Frame};
+use crate::http2::memory::Memory;
 use crate::link::Link;
+use crate::seat::Seat;
 use crate::shared::Orders;
+use crate::stream::Stream;
 use curtsy_lifecycle::{Event, Moment};
 use slab::Slab;
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// For how many open streams room is kept while there are none.
+const FEW: usize = 64;
 
 /// One connection.
 #[derive(Debug)]
@@ -22,30 +27,52 @@ pub(crate) struct Carrier {
     headers_since: AtomicU64,
     /// When a part of any answer last went to hyper or to the client.
     moved_at: AtomicU64,
+    /// Nothing is half read or half written, and what is remembered is enough for a new engine.
+    calm: AtomicBool,
+    /// While a new engine is introduced: how long the answer is that it is asked for. Else -1.
+    introduced: AtomicI64,
+    /// The socket is wanted back when the engine is dropped.
+    wants_back: AtomicBool,
+    left: Mutex<Option<Left>>,
     streams: Mutex<Slab<Arc<Link>>>,
     open: Mutex<Open>,
+}
+
+/// What is left of a connection without its engine.
+#[derive(Debug)]
+pub(crate) struct Left {
+    // Before the seat: the socket closes first.
+    pub(crate) stream: Stream,
+    pub(crate) memory: Box<Memory>,
+    pub(crate) seat: Arc<Seat>,
 }
 
 /// The streams that are open on the wire.
 #[derive(Debug)]
 struct Open {
-    streams: HashSet<u32>,
+    /// In the order in which they were opened, which is that of their numbers.
+    streams: Vec<u32>,
     newest: u32,
     /// What the last GOAWAY said: streams beyond it are not served.
     last: u32,
 }
 
 impl Carrier {
-    pub(crate) fn new(link: Arc<Link>) -> Self {
+    /// Of a connection whose last stream so far had that number.
+    pub(crate) fn new(link: Arc<Link>, newest: u32) -> Self {
         Self {
             link,
             greeted: AtomicBool::new(false),
             headers_since: AtomicU64::new(0),
             moved_at: AtomicU64::new(0),
+            calm: AtomicBool::new(false),
+            introduced: AtomicI64::new(-1),
+            wants_back: AtomicBool::new(false),
+            left: Mutex::default(),
             streams: Mutex::default(),
             open: Mutex::new(Open {
-                streams: HashSet::new(),
-                newest: 0,
+                streams: Vec::new(),
+                newest,
                 last: u32::MAX,
             }),
         }
@@ -97,7 +124,7 @@ impl Carrier {
             return;
         }
         open.newest = stream;
-        open.streams.insert(stream);
+        open.streams.push(stream);
         let is_first = open.streams.len() == 1;
         drop(open);
         if is_first {
@@ -109,9 +136,13 @@ impl Carrier {
 
     fn closed(&self, stream: u32, now: Moment) {
         let mut open = self.open();
-        let was_last = open.streams.remove(&stream) && open.streams.is_empty();
-        if was_last && open.streams.capacity() > 32 {
-            open.streams = HashSet::new();
+        let Ok(place) = open.streams.binary_search(&stream) else {
+            return;
+        };
+        open.streams.remove(place);
+        let was_last = open.streams.is_empty();
+        if was_last && open.streams.capacity() > FEW {
+            open.streams = Vec::new();
         }
         drop(open);
         if was_last {
@@ -138,6 +169,52 @@ impl Carrier {
             0 => None,
             ms => Some(Moment::from_millis(ms)),
         }
+    }
+
+    // ---- how it rests
+
+    pub(crate) fn set_calm(&self, calm: bool) {
+        self.calm.store(calm, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed)
+    }
+
+    /// A new engine is asked for an answer of so many bytes.
+    pub(crate) fn introduce(&self, length: u32) {
+        self.introduced.store(length.into(), Ordering::Relaxed);
+    }
+
+    /// The new engine knows what the old one knew.
+    pub(crate) fn introduced(&self) {
+        self.introduced.store(-1, Ordering::Relaxed);
+        self.greeted.store(true, Ordering::Relaxed);
+    }
+
+    /// How long the answer is that a new engine is asked for, while it is.
+    pub(crate) fn introduction(&self) -> Option<usize> {
+        usize::try_from(self.introduced.load(Ordering::Relaxed)).ok()
+    }
+
+    /// When its engine is dropped, what is left is to be left here.
+    pub(crate) fn want_back(&self) {
+        self.wants_back.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_wanted_back(&self) -> bool {
+        self.wants_back.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn leave(&self, left: Left) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
+    }
+
+    pub(crate) fn take_left(&self) -> Option<Left> {
+        self.left
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     // ---- what the streams say

@@ -98,6 +98,11 @@ impl Frames {
         HEADER + usize::try_from(self.length()).map_or(4, |length| length.min(4))
     }
 
+    /// Whether no frame has begun that has not ended.
+    pub(crate) fn is_between(&self) -> bool {
+        self.skip == 0 && self.have == 0
+    }
+
     fn length(&self) -> u32 {
         let [a, b, c, ..] = self.head;
         u32::from_be_bytes([0, a, b, c])

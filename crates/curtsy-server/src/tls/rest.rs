@@ -1,10 +1,12 @@
-//! An encrypted connection that waits for its client: a small task without protocol state or
-//! buffers, for a session cannot be a bare descriptor.
+//! A connection that waits for its client and cannot be a bare descriptor, as it has a session or a
+//! past: a small task without protocol state or buffers.
 //!
-//! The rules are the lot's: it is closed only after a look, and what has arrived is served.
+//! The rules are the lot's: it is closed only after a look, and what has arrived is served. One that
+//! speaks HTTP/2 is never closed here: it is woken to say so itself.
 
 use crate::alarm::Alarm;
 use crate::clock;
+use crate::http2::Memory;
 use crate::link::Link;
 use crate::seat::Seat;
 use crate::shared::Orders;
@@ -38,39 +40,30 @@ enum Awake {
 }
 
 /// Keeps a waiting connection until its client speaks or its time is over.
-pub(crate) fn rest(stream: Stream, seat: Arc<Seat>, link: Arc<Link>) {
+/// With a memory it speaks HTTP/2.
+pub(crate) fn rest(stream: Stream, seat: Arc<Seat>, link: Arc<Link>, memory: Option<Box<Memory>>) {
     let handle = link.worker.handle.clone();
-    drop(handle.spawn(keep(stream, seat, link)));
+    drop(handle.spawn(keep(stream, seat, link, memory)));
 }
 
-async fn keep(mut stream: Stream, seat: Arc<Seat>, link: Arc<Link>) {
+async fn keep(mut stream: Stream, seat: Arc<Seat>, link: Arc<Link>, memory: Option<Box<Memory>>) {
     link.entry.begin_rest();
     let awake = {
         let mut resting = Resting {
             partial_since: None,
             alarm: Alarm::default(),
+            says_goodbye: memory.is_some(),
         };
         poll_fn(|cx| resting.poll(&mut stream, &link, cx)).await
     };
-    match awake {
-        Awake::Bytes(first) => {
-            let entry = &link.entry;
-            let fresh = Fresh {
-                stream,
-                arrival: entry.arrival().clone(),
-                state: entry.state(),
-                since: entry.since(),
-                served: entry.served(),
-                first,
-                speaks: Speaks::Http1,
-            };
-            if let Some(seat) = Arc::into_inner(seat) {
-                link.worker.launch(fresh);
-                seat.give_up();
-            }
+    match (awake, memory) {
+        (Awake::Dismissed, Some(mut memory)) => {
+            memory.goodbye = true;
+            wake(stream, seat, &link, Bytes::new(), Some(memory));
         }
-        Awake::Gone => {}
-        Awake::Dismissed => {
+        (Awake::Bytes(first), memory) => wake(stream, seat, &link, first, memory),
+        (Awake::Gone, _) => {}
+        (Awake::Dismissed, None) => {
             let goodbye = Box::pin(timeout(
                 link.worker.shared.limits.close_linger,
                 stream.shutdown(),
@@ -81,10 +74,32 @@ async fn keep(mut stream: Stream, seat: Arc<Seat>, link: Arc<Link>) {
     }
 }
 
+fn wake(stream: Stream, seat: Arc<Seat>, link: &Link, first: Bytes, memory: Option<Box<Memory>>) {
+    let entry = &link.entry;
+    let fresh = Fresh {
+        stream,
+        arrival: entry.arrival().clone(),
+        state: entry.state(),
+        since: entry.since(),
+        served: entry.served(),
+        first,
+        speaks: match memory {
+            Some(memory) => Speaks::Http2(Some(memory)),
+            None => Speaks::Http1,
+        },
+    };
+    if let Some(seat) = Arc::into_inner(seat) {
+        link.worker.launch(fresh);
+        seat.give_up();
+    }
+}
+
 struct Resting {
     /// Since when part of a record is there.
     partial_since: Option<Moment>,
     alarm: Alarm,
+    /// It is not for us to end it.
+    says_goodbye: bool,
 }
 
 impl Resting {
@@ -104,6 +119,10 @@ impl Resting {
             }
             Poll::Ready(Err(_)) => return Poll::Ready(Awake::Gone),
             Poll::Pending => {}
+        }
+        const GOING: u32 = Orders::DRAIN | Orders::HEIR_SERVES | Orders::CLOSE_IDLE;
+        if self.says_goodbye && orders & (GOING | Orders::END_LINGER) != 0 {
+            return Poll::Ready(Awake::Dismissed);
         }
         let now = clock::now();
         self.partial_since = match stream.is_amid_record() {
