@@ -158,7 +158,7 @@ fn each(alpn: &'static [u8], encrypted: bool) -> (i64, f64) {
     runtime.spawn(server.run());
     let tls = encrypted.then(|| client_config(alpn));
     let mut held = Vec::new();
-    let mut more = |held: &mut Vec<Held>| {
+    let more = |held: &mut Vec<Held>| {
         let tls = tls.clone();
         let client = thread::spawn(move || -> Vec<Held> {
             (0..COUNTED)

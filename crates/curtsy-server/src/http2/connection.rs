@@ -33,6 +33,8 @@ use std::time::Duration;
 
 /// How long a connection without streams may take to answer our GOAWAY before it is closed anyway.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// When a connection that could not rest is looked at again.
+const KEPT: Duration = Duration::from_secs(1);
 /// Who shares the seat of a connection without streams: its task, the wire, the service twice. A handler that outlives
 /// its stream has it too.
 const SEATED: usize = 4;
@@ -88,6 +90,7 @@ async fn converse<S: Service>(
         carrier,
         seat,
         begun: clock::now(),
+        kept_until: Moment::from_millis(0),
         goaway_at: None,
         linger_over_at: None,
         look_at: None,
@@ -163,6 +166,8 @@ struct Watch<'a> {
     seat: &'a Arc<Seat>,
     /// When this engine was made.
     begun: Moment,
+    /// It may not rest before.
+    kept_until: Moment,
     goaway_at: Option<Moment>,
     /// When a drain stopped to wait for those who had not begun.
     linger_over_at: Option<Moment>,
@@ -196,6 +201,11 @@ impl Watch<'_> {
             let (at, verdict) = self.next();
             let nearest = self.look_at.map_or(at, |look_at| look_at.min(at));
             if now >= at {
+                if verdict == Verdict::Rest && !self.may_rest() {
+                    // A handler goes on without its client.
+                    self.kept_until = now + KEPT;
+                    continue;
+                }
                 return Poll::Ready(verdict);
             }
             if self.alarm.poll(cx, nearest, now).is_pending() {
@@ -215,6 +225,10 @@ impl Watch<'_> {
                 nearest = (at, verdict);
             }
         };
+        if carrier.introduction().is_some() {
+            // Nobody but us speaks with the engine.
+            return (self.begun + limits.handshake_timeout, Verdict::End);
+        }
         if !carrier.is_greeted() {
             bound(self.begun + limits.handshake_timeout, Verdict::End);
             if let Some(at) = self.linger_over_at {
@@ -239,9 +253,9 @@ impl Watch<'_> {
                 Some(at) => bound(at.max(entry.since()) + GOODBYE, Verdict::End),
                 None => {
                     bound(entry.since() + limits.idle_timeout, Verdict::Goodbye);
-                    if self.may_rest() {
-                        let silent_since = entry.since().max(self.begun);
-                        bound(silent_since + limits.park_after, Verdict::Rest);
+                    if carrier.is_calm() && entry.state() == State::Idle {
+                        let rested = entry.since().max(self.begun) + limits.park_after;
+                        bound(rested.max(self.kept_until), Verdict::Rest);
                     }
                 }
             },
@@ -254,9 +268,7 @@ impl Watch<'_> {
         let carrier = self.carrier;
         carrier.is_calm()
             && carrier.has_answered_all()
-            && carrier.introduction().is_none()
             && carrier.link.write_blocked_since().is_none()
-            && carrier.link.entry.state() == State::Idle
             && Arc::strong_count(self.seat) == SEATED
     }
 

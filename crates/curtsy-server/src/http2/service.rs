@@ -74,7 +74,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Streams<S> {
             hyper::service::Service::call(&judge, request)
         };
         StreamAnswering {
-            inner: Some(inner),
+            inner: Some(Box::pin(inner)),
             form,
             kept: Some(Kept { link, place, seat }),
             length: 0,
@@ -92,7 +92,7 @@ enum Form {
     Socket,
 }
 
-// What a stream holds for as long as it is with us. In this order: the link is out of the list
+/// What a stream holds for as long as it is with us. In this order: the link is out of the list
 /// before the seat leaves the ledger.
 pub(crate) struct Kept {
     pub(crate) link: Arc<Link>,
@@ -101,11 +101,26 @@ pub(crate) struct Kept {
     seat: Arc<Seat>,
 }
 
+/// By the body of the answer, or by a socket too.
+enum Held {
+    Alone(Kept),
+    Shared(Arc<Kept>),
+}
+
+impl Held {
+    fn kept(&self) -> &Kept {
+        match self {
+            Self::Alone(kept) => kept,
+            Self::Shared(kept) => kept,
+        }
+    }
+}
+
 pin_project_lite::pin_project! {
     /// An answer in the making.
     pub(crate) struct StreamAnswering<S: Service> {
-        #[pin]
-        inner: Option<Answering<S>>,
+        // It is large, and hyper moves this from hand to hand.
+        inner: Option<Pin<Box<Answering<S>>>>,
         form: Form,
         kept: Option<Kept>,
         // Of an answer to nobody: how much it fills.
@@ -130,18 +145,22 @@ impl<S: Service> Future for StreamAnswering<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(inner) = this.inner.as_pin_mut() else {
+        let Some(inner) = this.inner else {
             return Poll::Ready(Ok(fill(*this.length)));
         };
-        let mut response = match ready!(inner.poll(cx)) {
+        let mut response = match ready!(inner.as_mut().poll(cx)) {
             Ok(response) => response,
             Err(never) => match never {},
         };
         // It means nothing here; the connection goes on, or GOAWAY has told.
         response.headers_mut().remove(CONNECTION);
-        let kept = this.kept.take().map(Arc::new);
-        if let (Form::Socket, Some(kept)) = (*this.form, &kept) {
-            response = websocket::answer(response, kept);
+        let mut kept = this.kept.take().map(Held::Alone);
+        if *this.form == Form::Socket
+            && let Some(Held::Alone(alone)) = kept
+        {
+            let shared = Arc::new(alone);
+            response = websocket::answer(response, &shared);
+            kept = Some(Held::Shared(shared));
         }
         let is_bare = *this.form == Form::Bare || has_no_content(response.status());
         if is_bare {
@@ -194,7 +213,7 @@ pin_project_lite::pin_project! {
         #[pin]
         inner: Option<Answer<B>>,
         filler: Option<Bytes>,
-        kept: Option<Arc<Kept>>,
+        kept: Option<Held>,
     }
 }
 
@@ -218,6 +237,7 @@ where
             }
         };
         if let Some(kept) = this.kept {
+            let kept = kept.kept();
             kept.place.carrier().taken();
             let part = match &polled {
                 Poll::Ready(Some(Ok(frame))) => frame.data_ref(),

@@ -47,7 +47,7 @@ impl Client {
     }
 }
 
-async fn hear(answer: h2::client::ResponseFuture) -> (StatusCode, String) {
+pub(crate) async fn hear(answer: h2::client::ResponseFuture) -> (StatusCode, String) {
     let response = soon(answer).await.unwrap();
     read(response).await
 }
@@ -64,7 +64,7 @@ async fn read(response: Response<h2::RecvStream>) -> (StatusCode, String) {
 }
 
 /// A frame by hand.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
