@@ -14,7 +14,7 @@ use crate::stream::{Look, Stream, look};
 use crate::worker::{Fresh, Speaks};
 use bytes::Bytes;
 use curtsy_lifecycle::{Moment, State};
-use std::future::poll_fn;
+use std::future::Future;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,43 +35,75 @@ enum Awake {
     Bytes(Bytes),
     /// The client has gone, or the server cuts it off.
     Gone,
+    /// The client sends nothing more.
+    Ended,
     /// Nobody waits for it any longer.
     Dismissed,
 }
 
-/// Keeps a waiting connection until its client speaks or its time is over.
-/// With a memory it speaks HTTP/2.
+/// Keeps a waiting connection until its client speaks or its time is over. With a memory it speaks HTTP/2.
 pub(crate) fn rest(stream: Stream, seat: Arc<Seat>, link: Arc<Link>, memory: Option<Box<Memory>>) {
+    link.entry.begin_rest();
     let handle = link.worker.handle.clone();
-    drop(handle.spawn(keep(stream, seat, link, memory)));
+    drop(handle.spawn(Resting {
+        says_goodbye: memory.is_some(),
+        kept: Some((stream, memory, seat)),
+        link,
+        partial_since: None,
+        alarm: Alarm::default(),
+    }));
 }
 
-async fn keep(mut stream: Stream, seat: Arc<Seat>, link: Arc<Link>, memory: Option<Box<Memory>>) {
-    link.entry.begin_rest();
-    let awake = {
-        let mut resting = Resting {
-            partial_since: None,
-            alarm: Alarm::default(),
-            says_goodbye: memory.is_some(),
+/// A future by hand: there are many of them, and an async function would keep everything twice.
+struct Resting {
+    // Dropped in this order: the socket closes before its seat is given up.
+    kept: Option<(Stream, Option<Box<Memory>>, Arc<Seat>)>,
+    link: Arc<Link>,
+    /// Since when part of a record is there.
+    partial_since: Option<Moment>,
+    alarm: Alarm,
+    /// To end it is not for us.
+    says_goodbye: bool,
+}
+
+impl Future for Resting {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let Some((mut stream, memory, seat)) = this.kept.take() else {
+            return Poll::Ready(());
         };
-        poll_fn(|cx| resting.poll(&mut stream, &link, cx)).await
-    };
-    match (awake, memory) {
-        (Awake::Dismissed, Some(mut memory)) => {
-            memory.goodbye = true;
-            wake(stream, seat, &link, Bytes::new(), Some(memory));
+        let awake = match this.watch(&mut stream, cx) {
+            Poll::Ready(awake) => awake,
+            Poll::Pending => {
+                this.kept = Some((stream, memory, seat));
+                return Poll::Pending;
+            }
+        };
+        let link = &this.link;
+        match (awake, memory) {
+            (Awake::Bytes(first), memory) => wake(stream, seat, link, first, memory),
+            (Awake::Gone, _) => {}
+            (Awake::Dismissed, Some(mut memory)) => {
+                memory.goodbye = true;
+                wake(stream, seat, link, Bytes::new(), Some(memory));
+            }
+            (Awake::Dismissed, None) | (Awake::Ended, _) => {
+                let linger = link.worker.shared.limits.close_linger;
+                drop(tokio::spawn(close(stream, seat, linger)));
+            }
         }
-        (Awake::Bytes(first), memory) => wake(stream, seat, &link, first, memory),
-        (Awake::Gone, _) => {}
-        (Awake::Dismissed, None) => {
-            let goodbye = Box::pin(timeout(
-                link.worker.shared.limits.close_linger,
-                stream.shutdown(),
-            ));
-            // It is closed either way.
-            let _ = goodbye.await;
-        }
+        Poll::Ready(())
     }
+}
+
+/// Says goodbye in the terms of the session, for as long as the client may take for it.
+async fn close(mut stream: Stream, seat: Arc<Seat>, linger: Duration) {
+    // It is closed either way.
+    let _ = timeout(linger, stream.shutdown()).await;
+    drop(stream);
+    drop(seat);
 }
 
 fn wake(stream: Stream, seat: Arc<Seat>, link: &Link, first: Bytes, memory: Option<Box<Memory>>) {
@@ -94,16 +126,10 @@ fn wake(stream: Stream, seat: Arc<Seat>, link: &Link, first: Bytes, memory: Opti
     }
 }
 
-struct Resting {
-    /// Since when part of a record is there.
-    partial_since: Option<Moment>,
-    alarm: Alarm,
-    /// It is not for us to end it.
-    says_goodbye: bool,
-}
-
 impl Resting {
-    fn poll(&mut self, stream: &mut Stream, link: &Link, cx: &mut Context<'_>) -> Poll<Awake> {
+    fn watch(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Awake> {
+        const GOING: u32 = Orders::DRAIN | Orders::HEIR_SERVES | Orders::CLOSE_IDLE;
+        let link = &self.link;
         // Before the orders are looked at: one that comes later wakes us.
         link.entry.watch(cx.waker());
         let orders = link.orders();
@@ -113,14 +139,13 @@ impl Resting {
         let mut first = [0u8; FIRST];
         let mut buf = ReadBuf::new(&mut first);
         match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
-            Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(Awake::Dismissed),
+            Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(Awake::Ended),
             Poll::Ready(Ok(())) => {
                 return Poll::Ready(Awake::Bytes(Bytes::copy_from_slice(buf.filled())));
             }
             Poll::Ready(Err(_)) => return Poll::Ready(Awake::Gone),
             Poll::Pending => {}
         }
-        const GOING: u32 = Orders::DRAIN | Orders::HEIR_SERVES | Orders::CLOSE_IDLE;
         if self.says_goodbye && orders & (GOING | Orders::END_LINGER) != 0 {
             return Poll::Ready(Awake::Dismissed);
         }
@@ -133,7 +158,7 @@ impl Resting {
         let until = match self.partial_since {
             // Its descriptor is wanted for somebody else.
             None if link.entry.is_dismissed() => now,
-            _ => self.patience(link, leave),
+            _ => self.patience(leave),
         };
         if now >= until {
             // The runtime may not have been told yet of what has arrived; it will be.
@@ -147,7 +172,8 @@ impl Resting {
     }
 
     /// When it is closed unless something arrives.
-    fn patience(&self, link: &Link, leave: bool) -> Moment {
+    fn patience(&self, leave: bool) -> Moment {
+        let link = &self.link;
         let limits = &link.worker.shared.limits;
         let entry = &link.entry;
         match (self.partial_since, entry.state()) {
