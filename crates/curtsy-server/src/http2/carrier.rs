@@ -38,6 +38,14 @@ pub(crate) struct Carrier {
     open: Mutex<Open>,
 }
 
+/// A stream that is open.
+#[derive(Clone, Copy, Debug)]
+struct Opened {
+    number: u32,
+    /// The client sends nothing more on it.
+    half_closed: bool,
+}
+
 /// What is left of a connection without its engine.
 #[derive(Debug)]
 pub(crate) struct Left {
@@ -51,10 +59,17 @@ pub(crate) struct Left {
 #[derive(Debug)]
 struct Open {
     /// In the order in which they were opened, which is that of their numbers.
-    streams: Vec<u32>,
+    streams: Vec<Opened>,
     newest: u32,
     /// What the last GOAWAY said: streams beyond it are not served.
     last: u32,
+}
+
+impl Open {
+    fn place(&self, stream: u32) -> Result<usize, usize> {
+        self.streams
+            .binary_search_by_key(&stream, |stream| stream.number)
+    }
 }
 
 impl Carrier {
@@ -90,7 +105,8 @@ impl Carrier {
         };
         self.headers_since.store(headers_since, Ordering::Relaxed);
         match frame.kind {
-            frames::HEADERS => self.opened(frame.stream, now),
+            frames::HEADERS => self.opened(frame.stream, frame.ends_stream(), now),
+            frames::DATA if frame.ends_stream() => self.half_closed(frame.stream),
             frames::RST_STREAM => self.closed(frame.stream, now),
             _ => {}
         }
@@ -108,7 +124,7 @@ impl Carrier {
             open.last = frame.word & (u32::MAX >> 1);
             let last = open.last;
             let before = open.streams.len();
-            open.streams.retain(|stream| *stream <= last);
+            open.streams.retain(|stream| stream.number <= last);
             let emptied = before > 0 && open.streams.is_empty();
             drop(open);
             if emptied {
@@ -117,14 +133,21 @@ impl Carrier {
         }
     }
 
-    fn opened(&self, stream: u32, now: Moment) {
+    fn opened(&self, stream: u32, half_closed: bool, now: Moment) {
         let mut open = self.open();
         // Trailers come on streams that were opened before.
         if stream <= open.newest || stream > open.last {
+            drop(open);
+            if half_closed {
+                self.half_closed(stream);
+            }
             return;
         }
         open.newest = stream;
-        open.streams.push(stream);
+        open.streams.push(Opened {
+            number: stream,
+            half_closed,
+        });
         let is_first = open.streams.len() == 1;
         drop(open);
         if is_first {
@@ -136,7 +159,7 @@ impl Carrier {
 
     fn closed(&self, stream: u32, now: Moment) {
         let mut open = self.open();
-        let Ok(place) = open.streams.binary_search(&stream) else {
+        let Ok(place) = open.place(stream) else {
             return;
         };
         open.streams.remove(place);
@@ -148,6 +171,19 @@ impl Carrier {
         if was_last {
             self.rests(now);
         }
+    }
+
+    fn half_closed(&self, stream: u32) {
+        let mut open = self.open();
+        if let Ok(place) = open.place(stream) {
+            open.streams[place].half_closed = true;
+        }
+    }
+
+    /// Whether the client has ended a stream that we have not ended.
+    pub(crate) fn is_half_closed(&self, stream: u32) -> bool {
+        let open = self.open();
+        (open.place(stream)).is_ok_and(|place| open.streams[place].half_closed)
     }
 
     fn rests(&self, now: Moment) {

@@ -33,7 +33,12 @@ pub(crate) struct Frame {
 impl Frame {
     /// Whether the sender sends nothing more on the stream.
     pub(crate) fn ends_stream(&self) -> bool {
-        matches!(self.kind, DATA | HEADERS) && self.flags & ACK_OR_END_STREAM != 0
+        self.is_request() && self.flags & ACK_OR_END_STREAM != 0
+    }
+
+    /// Whether it is part of a request.
+    pub(crate) fn is_request(&self) -> bool {
+        matches!(self.kind, DATA | HEADERS)
     }
 
     /// Whether it may be the first of a client: settings of its own.

@@ -16,6 +16,7 @@
 //!
 //! Invariant: what was not understood wholly is not remembered; such a connection keeps its engine.
 
+use crate::http2::blame::Blame;
 use crate::http2::flood::Budget;
 use crate::http2::frames::{self, Frame};
 use crate::http2::payloads::{Payload, Payloads};
@@ -85,7 +86,7 @@ impl Memory {
     }
 
     /// The client sent bytes.
-    pub(crate) fn read(&mut self, bytes: &[u8]) {
+    pub(crate) fn read(&mut self, bytes: &[u8], blame: &mut Blame) {
         if !self.understood {
             return;
         }
@@ -103,11 +104,20 @@ impl Memory {
                         if let Some(known) = settings.get_mut(number) {
                             *known = Some(value);
                         }
+                        if number == INITIAL_WINDOW_SIZE && value > u32::MAX >> 1 {
+                            blame.window_too_large();
+                        }
                         *owes_size |= number == HEADER_TABLE_SIZE && value < TABLE_SIZE;
                     }
                     true
                 }
-                Payload::Block(block) => table.read(block).is_some(),
+                Payload::Block(block) => {
+                    let read = table.read(block);
+                    if read.is_none() {
+                        blame.coding();
+                    }
+                    read.is_some()
+                }
                 Payload::Broken => false,
             };
         });

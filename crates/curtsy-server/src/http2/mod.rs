@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: CONNECT other than for WebSockets, server push, and priorities.
 
+mod blame;
 mod carrier;
 mod connection;
 mod flood;

@@ -32,6 +32,7 @@ pub(crate) struct Payloads {
     frame: Vec<u8>,
     /// A header block that is there in part.
     block: Vec<u8>,
+    in_block: bool,
 }
 
 impl Payloads {
@@ -41,6 +42,7 @@ impl Payloads {
             skip: preface as u64,
             frame: Vec::new(),
             block: Vec::new(),
+            in_block: false,
         }
     }
 
@@ -97,16 +99,16 @@ impl Payloads {
         let fragment = match kind {
             SETTINGS if flags & ACK != 0 => return,
             SETTINGS => return seen(Payload::Settings(payload)),
-            HEADERS => {
-                self.block = Vec::new();
-                match bare(flags, payload) {
-                    Some(fragment) => fragment,
-                    None => return seen(Payload::Broken),
-                }
-            }
+            // A block is one HEADERS and its CONTINUATIONs.
+            _ if (kind == HEADERS) == self.in_block => return seen(Payload::Broken),
+            HEADERS => match bare(flags, payload) {
+                Some(fragment) => fragment,
+                None => return seen(Payload::Broken),
+            },
             _ => payload,
         };
         let is_last = flags & END_HEADERS != 0;
+        self.in_block = !is_last;
         if is_last && self.block.is_empty() {
             return seen(Payload::Block(fragment));
         }
@@ -179,6 +181,9 @@ mod tests {
             frame(8, 0, &[0; 4]),
             frame(1, 0x4 | 0x8, b"\x09"),
             frame(1, 0x4, b""),
+            frame(9, 0x4, b"stray"),
+            frame(1, 0, b""),
+            frame(1, 0x4, b"another"),
         ]
         .concat();
         let expected = [
@@ -188,6 +193,8 @@ mod tests {
             ('b', "in three parts"),
             ('x', ""),
             ('b', ""),
+            ('x', ""),
+            ('x', ""),
         ]
         .map(|(kind, text)| (kind, text.as_bytes().to_vec()));
         for size in 1..bytes.len() {

@@ -46,28 +46,41 @@ struct Text<'a> {
 }
 
 impl Table {
-    /// Reads a whole header block; `None` if it is none.
+    /// Reads a whole header block; `None` if it is not coded as one.
     #[must_use]
     pub(crate) fn read(&mut self, mut block: &[u8]) -> Option<()> {
+        let mut is_first = true;
         while let Some(&first) = block.first() {
             match first {
-                0x80.. => drop(integer(&mut block, 7)?),
+                0x80.. => {
+                    let index = integer(&mut block, 7)?;
+                    if index == 0 || index > STATIC + self.entries.len() {
+                        return None;
+                    }
+                }
                 0x40.. => {
                     let index = integer(&mut block, 6)?;
                     self.enter(index, &mut block)?;
                 }
                 0x20.. => {
-                    if integer(&mut block, 5)? == 0 {
-                        *self = Self::default();
+                    match integer(&mut block, 5)? {
+                        _ if !is_first => return None,
+                        0 => *self = Self::default(),
+                        1..=SIZE => {}
+                        _ => return None,
                     }
+                    continue;
                 }
                 _ => {
-                    if integer(&mut block, 4)? == 0 {
-                        text(&mut block)?;
+                    match integer(&mut block, 4)? {
+                        0 => drop(text(&mut block)?),
+                        index if index > STATIC + self.entries.len() => return None,
+                        _ => {}
                     }
                     text(&mut block)?;
                 }
             }
+            is_first = false;
         }
         Some(())
     }
@@ -187,6 +200,7 @@ fn text<'a>(block: &mut &'a [u8]) -> Option<Text<'a>> {
 #[cfg(test)]
 mod tests {
     use super::Table;
+    use proptest::prelude::*;
 
     /// `custom-key: custom-header` and `:authority: www.example.com`, of RFC 7541's examples.
     const CUSTOM: &[u8] = b"\x40\x0acustom-key\x0dcustom-header";
@@ -204,7 +218,7 @@ mod tests {
     fn what_is_entered_is_kept_as_it_was_written() {
         // Indexed, without indexing, never indexed: none enters.
         let others =
-            b"\x82\x86\x84\xbe\x04\x0c/sample/path\x10\x08password\x06secret\x00\x01a\x01b";
+            b"\x3f\xe1\x1f\x82\x86\x84\xbe\x04\x0c/sample/path\x10\x08password\x06secret\x00\x01a\x01b";
         let kept = table(&[CUSTOM, others, AUTHORITY]).unwrap();
         assert_eq!(kept.written(), [CUSTOM, AUTHORITY].concat());
         assert_eq!(kept.entries.len(), 2);
@@ -245,8 +259,33 @@ mod tests {
             b"\xff",
             b"\x7e\x01x",
             b"\x04\xff",
+            b"\x80",
+            b"\xbe",
+            b"\x82\x20",
+            b"\x3f\xe2\x1f",
+            b"\x0f\x2f\x01x",
         ] {
             assert!(table(&[bad]).is_none(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_the_entries_are_those_that_are_written(
+            blocks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..60),
+        ) {
+            let mut table = Table::default();
+            for block in &blocks {
+                let _ = table.read(block);
+                let sums = table.entries.iter().fold((0, 0, 0), |sums, entry| {
+                    (sums.0 + entry.whole, sums.1 + entry.least, sums.2 + entry.most)
+                });
+                prop_assert_eq!(sums, (table.written.len(), table.least, table.most));
+                // Shown again, they are entered again.
+                let mut again = Table::default();
+                prop_assert!(again.read(table.written()).is_some());
+                prop_assert_eq!(again.written(), table.written());
+            }
         }
     }
 }

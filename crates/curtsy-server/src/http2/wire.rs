@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::http1::poll_discard;
+use crate::http2::blame::{Before, Blame};
 use crate::http2::carrier::Carrier;
 use crate::http2::carrier::Left;
 use crate::http2::flood::Budget;
@@ -28,6 +29,7 @@ pub(crate) struct Wire {
     first: Bytes,
     incoming: Frames,
     outgoing: Frames,
+    blame: Blame,
     said_goodbye: bool,
 }
 
@@ -86,6 +88,7 @@ impl Wire {
             first,
             incoming: Frames::after(preface),
             outgoing: Frames::after(0),
+            blame: Blame::default(),
             said_goodbye: false,
         }
     }
@@ -102,15 +105,20 @@ impl Wire {
         };
         let now = clock::now();
         self.carrier.link.wire_received(bytes.len());
-        let (memory, carrier) = (&mut *kept.memory, &self.carrier);
+        let (memory, carrier, blame) = (&mut *kept.memory, &self.carrier, &mut self.blame);
         let (mut is_allowed, mut is_greeted) = (true, true);
         self.incoming.feed(bytes, |frame| {
             is_allowed &= memory.budget.allows(frame, now);
             is_greeted &= carrier.is_greeted() || frame.is_greeting();
+            let before = Before {
+                in_block: carrier.headers_since().is_some(),
+                half_closed: frame.is_request() && carrier.is_half_closed(frame.stream),
+            };
+            blame.received(frame, before);
             memory.received(frame);
             carrier.received(frame, now);
         });
-        memory.read(bytes);
+        memory.read(bytes, blame);
         self.look_whether_calm();
         if !is_greeted {
             // It does not speak HTTP/2, so that a GOAWAY would say nothing to it.
@@ -294,6 +302,12 @@ impl AsyncWrite for Wire {
             return Poll::Ready(this.answered(bufs));
         }
         ready!(this.poll_ahead(cx))?;
+        let named = match bufs.first() {
+            Some(first) if this.outgoing.is_between() => this.blame.name(first),
+            _ => None,
+        };
+        let renamed = named.as_deref().map(|named| [io::IoSlice::new(named)]);
+        let bufs = renamed.as_ref().map_or(bufs, |named| named);
         let polled = this.stream()?.poll_write_vectored(cx, bufs);
         this.carrier.link.write_blocked(polled.is_pending());
         let count = ready!(polled)?;

@@ -6,6 +6,7 @@ use curtsy_server::{Http2Limits, Limits, ListenOn};
 use h2::client::SendRequest;
 use http::{Request, Response, StatusCode, Version};
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -555,7 +556,8 @@ async fn a_drain_under_load_loses_no_stream() {
             (answered, lost)
         });
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let called = server.called.clone();
+    server.until(|_| called.load(Ordering::Relaxed) > 2_000).await;
     let outcome = server.stop().await;
     assert!(outcome.is_drained(), "{}", outcome.report());
     let (mut answered, mut lost) = (0, 0);
