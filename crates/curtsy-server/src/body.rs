@@ -170,17 +170,6 @@ impl HttpBody for Body {
                 if most.is_some_and(|most| this.read > most) {
                     return Poll::Ready(Some(Err(this.fault(BodyFault::TooLarge))));
                 }
-                if let Some(trailers) = frame.trailers_ref() {
-                    // hyper goes on to the next CRLF where a trailer ends in a bare LF: what it
-                    // took for trailers may be another request. Of a bare LF alone, no field
-                    // remains.
-                    if trailers.is_empty() {
-                        return Poll::Ready(Some(Err(this.fault(BodyFault::Framing))));
-                    }
-                    if let Some(link) = &this.link {
-                        link.close_after_answer(false);
-                    }
-                }
                 if ended {
                     this.ended();
                 }

@@ -51,6 +51,7 @@ mod threads;
 mod tls;
 mod trace;
 mod watchdog;
+mod wheel;
 mod worker;
 
 pub use access_log::{AccessLog, AccessLogFormat};

@@ -8,10 +8,10 @@
 //! answer was wholly flushed and its request's body read to its end.
 
 use crate::clock;
-use crate::http1::Head;
+use crate::http1::{BodyLength, Head};
 use crate::shared::Orders;
 use crate::worker::Worker;
-use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, State, Step};
+use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, Origin, State, Step};
 use hyper::body::Incoming;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,55 +43,45 @@ pub(crate) enum BodyFault {
     TimedOut = 3,
 }
 
+/// What each request touches comes first, side by side: see [`Entry`].
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Link {
     pub(crate) entry: Arc<Entry>,
     pub(crate) worker: Arc<Worker>,
+    /// Of the entry.
+    origin: Arc<Origin>,
     stage: AtomicU8,
     /// The request has a body that was not read to its end.
     body_open: AtomicBool,
     /// The body went to a service that reads it behind our back.
     body_escaped: AtomicBool,
     body_fault: AtomicU8,
-    /// Since when the handler waits for more of the body, in milliseconds; 0 if it does not.
-    body_waits_since: AtomicU64,
-    body_waker: Mutex<Option<Waker>>,
     has_leftover: AtomicBool,
-    leftover: Mutex<Option<Incoming>>,
     /// The connection will close after this answer.
     closing: AtomicBool,
     /// Input is expected that nobody will read: close slowly.
     close_gently: AtomicBool,
     switching: AtomicBool,
+    head_too_large: AtomicBool,
+    /// The state that the program's hook was told last.
+    reported: AtomicU8,
+    /// What the last head was like as it came over the wire, until the service has it.
+    head: AtomicU32,
+    /// Answers that are complete and not flushed, all to requests called at one moment.
+    unflushed: AtomicU32,
+    /// How long the body is, as hyper has it.
+    body_length: AtomicU64,
     /// Times in milliseconds; 0 if it is not so.
     last_read: AtomicU64,
     head_since: AtomicU64,
     called_at: AtomicU64,
     write_blocked_since: AtomicU64,
     shutdown_since: AtomicU64,
-    /// What the last head was like as it came over the wire.
-    head: AtomicU32,
-    framing: AtomicU64,
-    calls_since_head: AtomicU32,
-    /// Answers that are complete and not flushed, all to requests called at one moment.
-    unflushed: AtomicU32,
-    head_too_large: AtomicBool,
-    /// Requests taken from hyper's buffer since the last read: more than one is pipelining.
-    calls_since_read: AtomicU32,
-    pipelining: AtomicBool,
-    /// The state that the program's hook was told last.
-    reported: AtomicU8,
-}
-
-/// How to tell where the last request ended among the bytes of the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// With an empty line: a bare head, or chunks and their trailer.
-    SelfEnding,
-    /// So many bytes after its head.
-    Length(u64),
-    /// It cannot be told.
-    Unknown,
+    /// Since when the handler waits for more of the body, in milliseconds; 0 if it does not.
+    body_waits_since: AtomicU64,
+    body_waker: Mutex<Option<Waker>>,
+    leftover: Mutex<Option<Incoming>>,
 }
 
 fn flag(value: &AtomicBool) -> bool {
@@ -108,12 +98,12 @@ fn moment(value: &AtomicU64) -> Option<Moment> {
 impl Link {
     const HEAD_UNSEEN: u32 = 1 << 16;
     const HEAD_PLAIN: u32 = 2 << 16;
-    const SELF_ENDING: u64 = u64::MAX;
-    const UNKNOWN: u64 = u64::MAX - 1;
+    const CHUNKED: u64 = u64::MAX;
 
     pub(crate) fn new(entry: Arc<Entry>, worker: Arc<Worker>) -> Self {
         let state = entry.state();
         Self {
+            origin: entry.origin().clone(),
             entry,
             worker,
             stage: AtomicU8::new(Stage::Waiting as u8),
@@ -133,12 +123,9 @@ impl Link {
             write_blocked_since: AtomicU64::new(0),
             shutdown_since: AtomicU64::new(0),
             head: AtomicU32::new(Self::HEAD_UNSEEN),
-            framing: AtomicU64::new(Self::SELF_ENDING),
-            calls_since_head: AtomicU32::new(0),
+            body_length: AtomicU64::new(0),
             unflushed: AtomicU32::new(0),
             head_too_large: AtomicBool::new(false),
-            calls_since_read: AtomicU32::new(0),
-            pipelining: AtomicBool::new(false),
             reported: AtomicU8::new(state as u8),
         }
     }
@@ -146,7 +133,7 @@ impl Link {
     /// The standing orders: to all of the server's connections, and to those of its origin.
     #[inline]
     pub(crate) fn orders(&self) -> u32 {
-        let orders = self.worker.shared.orders.current() | self.entry.origin().orders();
+        let orders = self.worker.shared.orders.current() | self.origin.orders();
         if orders & Orders::HAND_OVER == 0 {
             return orders;
         }
@@ -189,25 +176,23 @@ impl Link {
 
     // ---- what the wire says
 
-    /// Bytes arrived; whether they begin a head.
+    /// Bytes arrived.
     #[inline]
-    pub(crate) fn bytes_read(&self, now: Moment) -> bool {
+    pub(crate) fn bytes_read(&self, now: Moment) {
         self.last_read.store(now.as_millis(), Ordering::Relaxed);
-        let calls = self.calls_since_read.load(Ordering::Relaxed);
-        if calls > 0 {
-            self.pipelining.store(calls > 1, Ordering::Relaxed);
-            self.calls_since_read.store(0, Ordering::Relaxed);
-        }
+    }
+
+    /// The bytes that arrived last are of a head.
+    #[inline]
+    pub(crate) fn head_arrives(&self) {
         if self.stage() == Stage::Waiting && self.entry.state().is_waiting() {
+            let read = self.last_read.load(Ordering::Relaxed);
             self.report();
             self.entry.begin_head();
-            self.entry.tell(Event::Bytes, now);
-            self.head_since.store(now.as_millis(), Ordering::Relaxed);
-            self.calls_since_head.store(0, Ordering::Relaxed);
+            self.entry.tell(Event::Bytes, Moment::from_millis(read));
+            self.head_since.store(read, Ordering::Relaxed);
             self.report();
-            return true;
         }
-        false
     }
 
     /// So many bytes came from the socket.
@@ -228,12 +213,11 @@ impl Link {
         }
     }
 
-    /// How the last request's body was framed.
-    pub(crate) fn framing(&self) -> Framing {
-        match self.framing.load(Ordering::Relaxed) {
-            Self::SELF_ENDING => Framing::SelfEnding,
-            Self::UNKNOWN => Framing::Unknown,
-            length => Framing::Length(length),
+    /// How long the body of the request in flight is, as hyper has it.
+    pub(crate) fn body_length(&self) -> BodyLength {
+        match self.body_length.load(Ordering::Relaxed) {
+            Self::CHUNKED => BodyLength::Chunked,
+            length => BodyLength::Known(length),
         }
     }
 
@@ -262,7 +246,18 @@ impl Link {
         self.head.store(packed, Ordering::Relaxed);
     }
 
-    /// What the head that was just parsed is like, if its bytes were seen by themselves.
+    /// A whole head went to hyper, and the service has not got it.
+    #[inline]
+    pub(crate) fn is_head_due(&self) -> bool {
+        self.head.load(Ordering::Relaxed) != Self::HEAD_UNSEEN
+    }
+
+    /// The head that was seen last comes once more.
+    pub(crate) fn forget_head(&self) {
+        self.head.store(Self::HEAD_UNSEEN, Ordering::Relaxed);
+    }
+
+    /// What the head that was just parsed is like.
     #[inline]
     pub(crate) fn take_head_seen(&self) -> Head {
         let packed = self.head.load(Ordering::Relaxed);
@@ -309,22 +304,13 @@ impl Link {
 
     /// A request was parsed and goes to the service.
     #[inline]
-    pub(crate) fn called(&self, method: &str, target: &[u8], length: Option<u64>) {
-        self.entry.begin_request(method, target);
-        let calls = self.calls_since_read.load(Ordering::Relaxed) + 1;
-        self.calls_since_read.store(calls, Ordering::Relaxed);
-        if calls > 1 {
-            self.pipelining.store(true, Ordering::Relaxed);
-        }
-        let run = self.calls_since_head.load(Ordering::Relaxed);
-        self.calls_since_head
-            .store(run.saturating_add(1), Ordering::Relaxed);
-        let framing = match length {
-            None => Self::SELF_ENDING,
-            Some(length) if run == 0 && length < Self::UNKNOWN => length,
-            Some(_) => Self::UNKNOWN,
+    pub(crate) fn called(&self, method: &str, target: &[u8], body: BodyLength) {
+        let length = match body {
+            BodyLength::Known(length) => length,
+            BodyLength::Chunked => Self::CHUNKED,
         };
-        self.framing.store(framing, Ordering::Relaxed);
+        self.entry.begin_request(method, target);
+        self.body_length.store(length, Ordering::Relaxed);
         // The clock was read with the head's bytes.
         let read = self.last_read.load(Ordering::Relaxed);
         if self.called_at.load(Ordering::Relaxed) != read {
@@ -332,15 +318,6 @@ impl Link {
         }
         self.worker.tally.request();
         self.called_at.store(read, Ordering::Relaxed);
-        if calls > 1 {
-            self.head_since.store(read, Ordering::Relaxed);
-        }
-        if self.entry.state().is_waiting() {
-            // It came with the one before it, whose answer is flushed: no bytes told of it.
-            self.report();
-            self.entry.tell(Event::Bytes, Moment::from_millis(read));
-            self.report();
-        }
         self.set_stage(Stage::Called);
     }
 
@@ -366,16 +343,6 @@ impl Link {
                 .tally
                 .took(self.called_at(), now, answers.into());
         }
-    }
-
-    /// Whether the head being read is the first since the connection last waited.
-    pub(crate) fn is_first_of_run(&self) -> bool {
-        self.calls_since_head.load(Ordering::Relaxed) == 0
-    }
-
-    #[inline]
-    pub(crate) fn is_pipelining(&self) -> bool {
-        self.pipelining.load(Ordering::Relaxed)
     }
 
     /// The answer changes the protocol.

@@ -58,6 +58,7 @@ impl Threads {
             )
             .map_err(failed)?;
             watchers.push(handle.spawn(crate::lot::watch(worker.clone())));
+            watchers.push(handle.spawn(crate::wheel::turn(worker.clone())));
             workers.push(worker);
         }
         if shared.workers.set(workers).is_err() {

@@ -11,6 +11,7 @@ use crate::metrics::Tally;
 use crate::mode::Epoch;
 use crate::shared::Shared;
 use crate::stream::Stream;
+use crate::wheel::Wheel;
 use bytes::Bytes;
 use curtsy_lifecycle::{Address, Arrival, ConnectionInfo, Entry, Ledger, Moment, State};
 use std::fmt;
@@ -22,6 +23,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) ledger: Ledger,
     pub(crate) lot: Lot,
+    pub(crate) wheel: Wheel,
     pub(crate) handle: Handle,
     pub(crate) way_out: WayOut,
     pub(crate) tally: Tally,
@@ -71,6 +73,7 @@ impl Worker {
             shared,
             ledger: Ledger::new(),
             lot,
+            wheel: Wheel::default(),
             handle,
             way_out: WayOut::default(),
             tally: Tally::new(has_own_thread),

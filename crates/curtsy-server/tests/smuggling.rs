@@ -112,12 +112,20 @@ fn assert_none_smuggled(server: &Running, name: &str) {
     assert_eq!(smuggled.count(), 0, "{name}");
 }
 
+/// What the last answer says, whatever stands before it.
+fn last_status(answers: &str) -> &str {
+    let heads = answers.rmatch_indices("HTTP/1.1 ").next();
+    heads.map_or("none", |(at, _)| &answers[at + 9..at + 12])
+}
+
 #[tokio::test]
 async fn doubtful_framing_hides_no_request_in_one_write() {
     let server = serve().await;
     for (name, bytes) in attacks() {
         let answers = attack(server.client().await, vec![bytes.into_bytes()]).await;
         assert_none_smuggled(&server, &name);
+        let refused = matches!(last_status(&answers), "400" | "501");
+        assert!(refused, "{name}: {answers}");
         assert!(!answers.contains("/smuggled"), "{name}: {answers}");
         assert!(!answers.is_empty(), "{name}: no answer at all");
     }

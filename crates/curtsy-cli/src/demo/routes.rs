@@ -11,9 +11,8 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, StreamBody};
 use std::convert::Infallible;
-use std::future::{Future, ready};
+use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -50,36 +49,54 @@ const fn big_letters() -> [u8; BIG_PERIOD_BYTES + BIG_PIECE_BYTES] {
 }
 
 /// The demo, as a service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Demo {
-    identity: Arc<str>,
+    identity: &'static str,
 }
 
 impl Demo {
     pub(crate) fn new(generation: u64) -> Self {
         let pid = std::process::id();
         Self {
-            identity: format!("pid={pid} generation={generation}").into(),
+            // One for the life of the process: what is copied for each request costs nothing.
+            identity: format!("pid={pid} generation={generation}").leak(),
         }
     }
 }
 
 type Answer = Response<DemoBody>;
 
-/// An answer that is there, or in the making.
+/// An answer in the making: as small as can be, because it is moved, and answers are large.
 pub(crate) enum Answering {
-    There(std::future::Ready<Answer>),
+    Brief(StatusCode, Bytes),
+    Big(u64),
+    Echo(Body, Option<HeaderValue>),
+    There(Box<Answer>),
     Making(Pin<Box<dyn Future<Output = Answer> + Send>>),
+    Answered,
 }
 
 impl Future for Answering {
     type Output = Result<Answer, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Self::There(answer) => Pin::new(answer).poll(cx).map(Ok),
-            Self::Making(answer) => answer.as_mut().poll(cx).map(Ok),
+        let this = self.get_mut();
+        if let Self::Making(answer) = this {
+            return answer.as_mut().poll(cx).map(Ok);
         }
+        Poll::Ready(Ok(match std::mem::replace(this, Self::Answered) {
+            Self::Brief(status, bytes) => text(status, bytes),
+            Self::Big(bytes) => big(bytes),
+            Self::Echo(body, kind) => {
+                let mut answer = Response::new(DemoBody::Echo(body));
+                if let Some(kind) = kind {
+                    answer.headers_mut().insert(CONTENT_TYPE, kind);
+                }
+                answer
+            }
+            Self::There(answer) => *answer,
+            Self::Making(_) | Self::Answered => return Poll::Pending,
+        }))
     }
 }
 
@@ -96,26 +113,22 @@ impl tower_service::Service<Request<Body>> for Demo {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         let post = request.method() == Method::POST;
         match request.uri().path() {
-            "/" if get => there(text(StatusCode::OK, HELLO)),
-            "/pid" if get => there(text(StatusCode::OK, self.identity.to_string())),
+            "/" if get => brief(StatusCode::OK, HELLO),
+            "/pid" if get => brief(StatusCode::OK, self.identity),
             "/slow" if get => match number(&request, "ms", 1000, SLOW_MOST_MS) {
                 Ok(ms) => making(async move {
                     sleep(Duration::from_millis(ms)).await;
                     text(StatusCode::OK, format!("slept {ms} ms\n"))
                 }),
-                Err(why) => there(text(StatusCode::BAD_REQUEST, why)),
+                Err(why) => brief(StatusCode::BAD_REQUEST, why),
             },
             "/big" if get => match number(&request, "bytes", 1 << 20, BIG_MOST_BYTES) {
-                Ok(bytes) => there(big(bytes)),
-                Err(why) => there(text(StatusCode::BAD_REQUEST, why)),
+                Ok(bytes) => Answering::Big(bytes),
+                Err(why) => brief(StatusCode::BAD_REQUEST, why),
             },
             "/echo" if post => {
                 let kind = request.headers().get(CONTENT_TYPE).cloned();
-                let mut answer = Response::new(DemoBody::Echo(request.into_body()));
-                if let Some(kind) = kind {
-                    answer.headers_mut().insert(CONTENT_TYPE, kind);
-                }
-                there(answer)
+                Answering::Echo(request.into_body(), kind)
             }
             "/upload" if post => making(upload(request.into_body())),
             "/events" if get => {
@@ -126,13 +139,17 @@ impl tower_service::Service<Request<Body>> for Demo {
             "/panic" => making(async { panic!("asked for by /panic") }),
             "/" | "/pid" | "/slow" | "/big" | "/events" | "/ws" => not_allowed("GET, HEAD"),
             "/echo" | "/upload" => not_allowed("POST"),
-            _ => there(text(StatusCode::NOT_FOUND, "no such page\n")),
+            _ => brief(StatusCode::NOT_FOUND, "no such page\n"),
         }
     }
 }
 
+fn brief(status: StatusCode, text: impl Into<Bytes>) -> Answering {
+    Answering::Brief(status, text.into())
+}
+
 fn there(answer: Answer) -> Answering {
-    Answering::There(ready(answer))
+    Answering::There(Box::new(answer))
 }
 
 fn making(answer: impl Future<Output = Answer> + Send + 'static) -> Answering {

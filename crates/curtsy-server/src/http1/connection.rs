@@ -5,7 +5,8 @@
 //! - A connection is taken apart only while it is waiting: hyper's write buffer is flushed, the
 //!   last request's body read to its end. Bytes that hyper has read of a next head are kept.
 //! - The task looks at the server's orders each time it runs, and whoever gives an order wakes it.
-//! - One timer a connection, set anew only when it fires or something nearer is due.
+//! - Its deadlines are in the worker's wheel, set anew only when one is past or something nearer is
+//!   due.
 
 use crate::clock;
 use crate::handshake;
@@ -20,6 +21,7 @@ use crate::seat::Seat;
 use crate::service::Service;
 use crate::shared::{OnDisconnect, Orders};
 use crate::stream::Stream;
+use crate::wheel;
 use crate::worker::{Fresh, Worker};
 use bytes::Bytes;
 use curtsy_lifecycle::{Entry, Moment, State};
@@ -28,10 +30,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::time::{Instant, Sleep, sleep_until};
+use std::task::{Context, Poll, ready};
 
 /// Serves a connection until it is parked or ends.
 pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Worker>) {
@@ -49,17 +50,16 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
     let link = Arc::new(Link::new(entry, worker));
     let seat = Arc::new(Seat::take(link.clone()));
     let mut wire = Wire::new(stream, link.clone(), seat, first);
-    let mut alarm = pin!(Alarm::new());
     let mut wide = false;
     loop {
         if !wire.has_first() {
-            match wait(wire.stream(), &link, alarm.as_mut()).await {
+            match wait(wire.stream(), &link).await {
                 Silence::Broken => {}
                 Silence::Lasting => return park(wire, &link),
                 Silence::Cut => return,
             }
         }
-        match converse(service.clone(), wire, &link, alarm.as_mut(), wide).await {
+        match converse(service.clone(), wire, &link, wide).await {
             Turn::Ended => return,
             Turn::Resting(resting) => return park(resting, &link),
             Turn::HalfHead(half) => wire = half,
@@ -94,7 +94,7 @@ enum Silence {
 }
 
 /// Waits for the first byte, before any buffer is made for it.
-async fn wait(stream: &Stream, link: &Link, mut alarm: Pin<&mut Alarm>) -> Silence {
+async fn wait(stream: &Stream, link: &Link) -> Silence {
     poll_fn(|cx| {
         link.entry.watch(cx.waker());
         let orders = link.orders();
@@ -107,13 +107,8 @@ async fn wait(stream: &Stream, link: &Link, mut alarm: Pin<&mut Alarm>) -> Silen
         if orders & (Orders::DRAIN | Orders::CLOSE_IDLE | Orders::HAND_OVER) != 0 {
             return Poll::Ready(Silence::Lasting);
         }
-        let now = clock::now();
         match next_due(link) {
-            Some((at, Due::Park)) if now >= at => Poll::Ready(Silence::Lasting),
-            Some((at, _)) => alarm
-                .as_mut()
-                .poll_at(cx, at, now)
-                .map(|()| Silence::Lasting),
+            Some((at, _)) => poll_alarm(link, at).map(|()| Silence::Lasting),
             None => Poll::Pending,
         }
     })
@@ -150,13 +145,7 @@ enum Stop {
     Cut,
 }
 
-async fn converse<S: Service>(
-    service: S,
-    wire: Wire,
-    link: &Arc<Link>,
-    mut alarm: Pin<&mut Alarm>,
-    wide: bool,
-) -> Turn {
+async fn converse<S: Service>(service: S, wire: Wire, link: &Arc<Link>, wide: bool) -> Turn {
     let shared = &link.worker.shared;
     let judge = Judge::new(service, link.clone(), wire.seat.clone());
     let mut builder = http1::Builder::new();
@@ -208,7 +197,7 @@ async fn converse<S: Service>(
         if waits && orders & Orders::HAND_OVER != 0 && link.shutdown_since().is_none() {
             return Poll::Ready(Stop::Rest);
         }
-        poll_deadline(link, alarm.as_mut(), cx)
+        poll_deadline(link)
     })
     .await;
 
@@ -226,11 +215,16 @@ async fn converse<S: Service>(
         }
         Stop::Finished(Ok(())) | Stop::Cut => Turn::Ended,
         Stop::Finished(Err(error)) => failed(wire, unread, &error, link, wide),
-        Stop::Rest if unread.is_empty() => Turn::Resting(wire),
-        Stop::Rest if is_leaving(link, unread.len()) => Turn::Leaving(wire, unread),
         Stop::Rest => {
-            wire.unread(unread);
-            Turn::HalfHead(wire)
+            let unread = wire.all_unread(unread);
+            if unread.is_empty() {
+                Turn::Resting(wire)
+            } else if is_leaving(link, unread.len()) {
+                Turn::Leaving(wire, unread)
+            } else {
+                wire.unread(unread);
+                Turn::HalfHead(wire)
+            }
         }
         Stop::HeadTimeout if unread.contains(&b'\n') => Turn::Refused(wire, refusal::TOO_SLOW),
         Stop::HeadTimeout => {
@@ -242,21 +236,12 @@ async fn converse<S: Service>(
 
 /// Looks whether something is due, and sets the alarm for what will be.
 #[inline]
-fn poll_deadline(link: &Link, mut alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) -> Poll<Stop> {
+fn poll_deadline(link: &Link) -> Poll<Stop> {
     loop {
         let Some((at, due)) = next_due(link) else {
             return Poll::Pending;
         };
-        if alarm.goes_off_before(at) {
-            return Poll::Pending;
-        }
-        let now = clock::now();
-        if now < at {
-            if alarm.as_mut().poll_at(cx, at, now).is_pending() {
-                return Poll::Pending;
-            }
-            continue;
-        }
+        ready!(poll_alarm(link, at));
         match due {
             Due::Park if link.has_body_escaped() || link.stage() != Stage::Waiting => {
                 return Poll::Pending;
@@ -272,7 +257,8 @@ fn poll_deadline(link: &Link, mut alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) 
 
 fn failed(mut wire: Wire, unread: Bytes, error: &hyper::Error, link: &Link, wide: bool) -> Turn {
     if link.entry.served() == 0 && handshake::is_other(&unread, wire.stream().is_tls()) {
-        return Turn::Other(wire, unread);
+        let all = wire.all_unread(unread);
+        return Turn::Other(wire, all);
     }
     if link.is_head_too_large() {
         return Turn::Refused(wire, refusal::TOO_LARGE);
@@ -284,10 +270,10 @@ fn failed(mut wire: Wire, unread: Bytes, error: &hyper::Error, link: &Link, wide
     let head_taken = wire.is_head_taken(unread.len());
     // To try again with what follows a head would make a request of a body.
     if error.is_parse_too_large() && !wide && !head_taken {
-        wire.reread(unread);
+        wire.unread(unread);
         return Turn::ManyFields(wire);
     }
-    let refusal = refusal::diagnose(error, &unread, wire.scanned(), head_taken);
+    let refusal = refusal::diagnose(error, &unread, wire.framing_lines(), head_taken);
     Turn::Refused(wire, refusal)
 }
 
@@ -343,6 +329,19 @@ fn leave(wire: Wire, unread: Bytes, link: &Arc<Link>) {
     }
 }
 
+/// Ready if `at` has come; else the task is woken then, or before.
+#[inline]
+fn poll_alarm(link: &Link, at: Moment) -> Poll<()> {
+    if wheel::is_set(&link.entry, at) {
+        return Poll::Pending;
+    }
+    if clock::now() >= at {
+        return Poll::Ready(());
+    }
+    link.worker.wheel.set(&link.entry, at);
+    Poll::Pending
+}
+
 #[inline]
 fn next_due(link: &Link) -> Option<(Moment, Due)> {
     let limits = &link.worker.shared.limits;
@@ -392,10 +391,6 @@ fn discard(leftover: &mut Option<Leftover>, link: &Link, cx: &mut Context<'_>) {
             Poll::Pending => return,
             Poll::Ready(Some(Ok(frame))) => {
                 *read += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if frame.is_trailers() {
-                    // Their end is in doubt; see `Body`.
-                    link.close_after_answer(false);
-                }
                 if rest.is_end_stream() {
                     *leftover = None;
                     link.body_ended();
@@ -413,54 +408,5 @@ fn discard(leftover: &mut Option<Leftover>, link: &Link, cx: &mut Context<'_>) {
                 link.close_after_answer(true);
             }
         }
-    }
-}
-
-/// The connection's one timer.
-struct Alarm {
-    sleep: Option<Pin<Box<Sleep>>>,
-    /// What it is set for; `None` while it is not.
-    at: Option<Moment>,
-}
-
-impl Alarm {
-    fn new() -> Self {
-        Self {
-            sleep: None,
-            at: None,
-        }
-    }
-
-    /// Whether it is going to go off at `at` or earlier, and has not yet.
-    #[inline]
-    fn goes_off_before(&self, at: Moment) -> bool {
-        self.at.is_some_and(|set| set <= at)
-            && self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
-    }
-
-    /// Sets it for `at`, if it is not already. Ready if that is past.
-    fn poll_at(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        at: Moment,
-        now: Moment,
-    ) -> Poll<()> {
-        let wanted = Instant::now() + at.since(now);
-        let this = &mut *self;
-        let sleep = match &mut this.sleep {
-            Some(sleep) => {
-                if this.at != Some(at) {
-                    sleep.as_mut().reset(wanted);
-                }
-                sleep
-            }
-            None => this.sleep.insert(Box::pin(sleep_until(wanted))),
-        };
-        this.at = Some(at);
-        let polled = sleep.as_mut().poll(cx);
-        if polled.is_ready() {
-            this.at = None;
-        }
-        polled
     }
 }

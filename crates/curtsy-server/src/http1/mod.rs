@@ -2,8 +2,10 @@
 //! requests.
 
 mod answer;
+mod chunks;
 mod connection;
 mod deadlines;
+mod framing;
 mod refusal;
 mod rules;
 mod scan;
@@ -12,7 +14,8 @@ mod wire;
 
 pub(crate) use answer::{Answer, Data};
 pub(crate) use connection::serve;
-pub(crate) use deadlines::{Due, Situation, next as next_deadline};
+pub(crate) use deadlines::{Due, Situation, next as next_deadline, park_at};
+pub(crate) use framing::BodyLength;
 pub(crate) use rules::is_host;
 pub(crate) use scan::Head;
 pub(crate) use service::{Answering, Judge};

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-const MALFORMED: Refusal = Refusal::new(StatusCode::BAD_REQUEST, "malformed request\n");
 const VERSION: Refusal = Refusal::new(
     StatusCode::HTTP_VERSION_NOT_SUPPORTED,
     "this server speaks HTTP/1.0 and HTTP/1.1\n",
@@ -48,7 +47,7 @@ pub(crate) fn diagnose(
     if framing.0 == 1 && head_taken {
         return rules::unknown_encoding();
     }
-    MALFORMED
+    rules::MALFORMED
 }
 
 /// Whether a request line is whole and ends with a version that is none of ours.
@@ -86,8 +85,9 @@ pub(crate) async fn refuse(mut wire: Wire, refusal: Refusal, linger: Duration) {
         text.len(),
         httpdate::fmt_http_date(SystemTime::now()),
     );
-    let stream = wire.stream_mut();
     let written = timeout(linger, async {
+        poll_fn(|cx| wire.poll_flush_held(cx)).await?;
+        let stream = wire.stream_mut();
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
     })

@@ -23,8 +23,6 @@ impl Refusal {
 pub(crate) enum Verdict {
     /// It goes to the service.
     Serve,
-    /// It goes to the service; its framing could not be checked, so nothing may follow it.
-    ServeAndClose,
     /// `OPTIONS *`: the server answers it.
     Options,
     /// It is refused.
@@ -52,12 +50,8 @@ pub(crate) fn judge<B>(
             "this server meets no expectation but 100-continue\n",
         ));
     }
-    if has_body {
-        match body(headers, head, limits) {
-            Ok(true) => {}
-            Ok(false) => return Verdict::ServeAndClose,
-            Err(refusal) => return Verdict::Refuse(refusal),
-        }
+    if has_body && let Err(refusal) = body(headers, head, limits) {
+        return Verdict::Refuse(refusal);
     }
     if request.method() == Method::OPTIONS && request.uri().path() == "*" {
         return Verdict::Options;
@@ -104,9 +98,9 @@ pub(crate) fn is_host(host: &[u8]) -> bool {
 }
 
 /// Whether the body's framing is beyond doubt.
-fn body(headers: &HeaderMap, head: Head, limits: &Limits) -> Result<bool, Refusal> {
+fn body(headers: &HeaderMap, head: Head, limits: &Limits) -> Result<(), Refusal> {
     let Some(encoding) = headers.get(TRANSFER_ENCODING) else {
-        return length(headers, limits).map(|()| true);
+        return length(headers, limits);
     };
     if let Head::Lines {
         transfer_encodings,
@@ -126,9 +120,10 @@ fn body(headers: &HeaderMap, head: Head, limits: &Limits) -> Result<bool, Refusa
     {
         return Err(NOT_CHUNKED);
     }
-    Ok(head != Head::Unseen)
+    Ok(())
 }
 
+pub(crate) const MALFORMED: Refusal = Refusal::new(StatusCode::BAD_REQUEST, "malformed request\n");
 const MANY_ENCODINGS: Refusal = Refusal::new(
     StatusCode::BAD_REQUEST,
     "there is more than one Transfer-Encoding header\n",
@@ -213,7 +208,7 @@ mod tests {
     fn status(verdict: Verdict) -> u16 {
         match verdict {
             Verdict::Refuse(refusal) => refusal.status.as_u16(),
-            Verdict::Serve | Verdict::ServeAndClose | Verdict::Options => 0,
+            Verdict::Serve | Verdict::Options => 0,
         }
     }
 

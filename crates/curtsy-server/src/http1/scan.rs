@@ -5,13 +5,15 @@
 //! chose the other one (RFC 9112, section 6.1), so it must be seen on the wire.
 //!
 //! Deliberately absent: parsing. Lines are told apart by their line feeds and by their names'
-//! letters, nothing else; hyper judges the rest.
+//! letters, and a plain number is read where it frames a body, nothing else; hyper judges the rest.
 
 /// Counts framing lines of one head, over however many reads it comes.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     pub(crate) transfer_encodings: u8,
     pub(crate) content_lengths: u8,
+    /// What the last `Content-Length` says, if its line came in one piece and is a plain number.
+    content_length: Option<u64>,
     /// The beginning of a line whose name has not ended yet.
     line: [u8; LONGEST],
     line_len: u8,
@@ -22,14 +24,14 @@ pub(crate) struct Scan {
     done: bool,
     /// Bytes looked at: once done, the length of the head.
     length: u64,
-    /// See [`is_plain`].
+    /// See [`plain_head`].
     plain: bool,
 }
 
 /// What the scan has to say of a head to whoever judges the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Head {
-    /// It was not seen by itself.
+    /// None came over the wire: the request is of another protocol.
     #[default]
     Unseen,
     /// It has none of the fields that this server has rules for, but for `Host`.
@@ -50,10 +52,12 @@ impl Scan {
     /// Looks at the next bytes of the head. What comes after its empty line is not looked at.
     #[inline]
     pub(crate) fn bytes(&mut self, mut bytes: &[u8]) {
-        if self.length == 0 && is_plain(bytes) {
+        if self.length == 0
+            && let Some(length) = plain_head(bytes)
+        {
             self.plain = true;
             self.done = true;
-            self.length = bytes.len() as u64;
+            self.length = length as u64;
             return;
         }
         while !self.done && !bytes.is_empty() {
@@ -80,8 +84,15 @@ impl Scan {
     }
 
     /// The length of the head, its empty line included, once that was seen.
+    #[inline]
     pub(crate) fn head_length(&self) -> Option<u64> {
         self.done.then_some(self.length)
+    }
+
+    /// How long the body is that its one `Content-Length` tells of, if that is known.
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        self.content_length
+            .filter(|_| self.content_lengths == 1 && self.transfer_encodings == 0)
     }
 
     /// Goes from line feed to line feed; keeps the beginning of a last, unfinished line.
@@ -98,7 +109,7 @@ impl Scan {
             }
         }
         while let Some(length) = memchr::memchr(b'\n', &bytes[start..]) {
-            self.line(&bytes[start..start + length]);
+            self.line(&bytes[start..start + length], true);
             start += length + 1;
             if self.done {
                 return &bytes[start..];
@@ -120,7 +131,7 @@ impl Scan {
         if full || end.is_some() {
             let (line, length) = (self.line, usize::from(self.line_len));
             self.line_len = 0;
-            self.line(&line[..length]);
+            self.line(&line[..length], false);
             self.skip = end.is_none();
         }
         end.map_or(&[], |end| &bytes[end + 1..])
@@ -128,7 +139,7 @@ impl Scan {
 
     fn keep(&mut self, unfinished: &[u8]) {
         if unfinished.len() >= LONGEST {
-            self.line(unfinished);
+            self.line(unfinished, false);
             self.skip = true;
         } else {
             self.line[..unfinished.len()].copy_from_slice(unfinished);
@@ -136,8 +147,9 @@ impl Scan {
         }
     }
 
+    /// Looks at a line, or at the beginning of one.
     #[inline]
-    fn line(&mut self, line: &[u8]) {
+    fn line(&mut self, line: &[u8], whole: bool) {
         match line {
             // Empty lines before the request line are passed over, by hyper too.
             [] | [b'\r'] => self.done = self.begun,
@@ -148,65 +160,90 @@ impl Scan {
             [b'c' | b'C', ..] if is_named(line, CONTENT_LENGTH) => {
                 self.begun = true;
                 self.content_lengths = self.content_lengths.saturating_add(1);
+                self.content_length = whole.then(|| length_in(line)).flatten();
             }
             [_, ..] => self.begun = true,
         }
     }
 }
 
-/// Whether these bytes are one whole head and no line of it can name `Transfer-Encoding`,
-/// `Content-Length` or `Expect`: the common case, told eight bytes at a time. When in doubt it is
-/// not.
+/// The length of the head that these bytes begin with, if it is whole and no line of it can name
+/// `Transfer-Encoding`, `Content-Length` or `Expect`: the common case, told eight bytes at a time.
+/// When in doubt there is none.
 #[inline]
-fn is_plain(bytes: &[u8]) -> bool {
+fn plain_head(bytes: &[u8]) -> Option<usize> {
     const EACH: u64 = u64::MAX / 255;
     const LINE_FEEDS: u64 = EACH * b'\n' as u64;
-    if !bytes.ends_with(b"\r\n\r\n") || !is_plain_line(bytes) {
-        return false;
+    if line_kind(bytes) != Line::Plain {
+        return None;
     }
-    let is_plain_word = |word: &[u8; 8], at: usize| {
+    // The first line in this word that is not plain, and where it begins.
+    let in_word = |word: &[u8; 8], at: usize| {
         let word = u64::from_le_bytes(*word) ^ LINE_FEEDS;
         // The high bit of each byte that is zero, and of some that follow one.
         let mut found = word.wrapping_sub(EACH) & !word & (EACH << 7);
         while found != 0 {
-            let feed = at + (found.trailing_zeros() / 8) as usize;
-            if !is_plain_line(bytes.get(feed + 1..).unwrap_or_default()) {
-                return false;
+            let begins = at + (found.trailing_zeros() / 8) as usize + 1;
+            match line_kind(bytes.get(begins..).unwrap_or_default()) {
+                Line::Plain => {}
+                line @ (Line::End | Line::Doubtful) => return Some((line, begins)),
             }
             found &= found - 1;
         }
-        true
+        None
     };
     let (words, _) = bytes.as_chunks::<8>();
     let mut at = 0;
     for word in words {
-        if !is_plain_word(word, at) {
-            return false;
+        if let Some((line, begins)) = in_word(word, at) {
+            return (line == Line::End).then_some(begins + 2);
         }
         at += 8;
     }
     // The last word is whole again, some of it for the second time.
-    bytes
-        .last_chunk::<8>()
-        .is_some_and(|word| is_plain_word(word, bytes.len() - 8))
+    let (line, begins) = in_word(bytes.last_chunk::<8>()?, bytes.len() - 8)?;
+    (line == Line::End).then_some(begins + 2)
 }
 
-/// Whether the line that these bytes begin with does not matter: it is none of the fields of
-/// interest; or it is the head's end, and that of the bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// It does not matter.
+    Plain,
+    /// The empty line at the head's end.
+    End,
+    /// It may be one of interest, or an end of another kind.
+    Doubtful,
+}
+
+/// What the line that these bytes begin with is.
 #[inline]
-fn is_plain_line(bytes: &[u8]) -> bool {
-    match bytes {
-        [] => true,
-        [b'\r', b'\n', rest @ ..] => rest.is_empty(),
-        [b'\n', ..] => false,
+fn line_kind(bytes: &[u8]) -> Line {
+    let doubtful = match bytes {
+        [b'\r', b'\n', ..] => return Line::End,
+        [] | [b'\n' | b'\r', ..] => true,
         // `Transfer-Encoding`
-        [b't' | b'T', rest @ ..] => rest.get(7) != Some(&b'-'),
+        [b't' | b'T', rest @ ..] => rest.get(7) == Some(&b'-'),
         // `Content-Length`
-        [b'c' | b'C', rest @ ..] => !matches!(rest.get(7), Some(b'l' | b'L')),
+        [b'c' | b'C', rest @ ..] => matches!(rest.get(7), Some(b'l' | b'L')),
         // `Expect`
-        [b'e' | b'E', rest @ ..] => rest.get(5) != Some(&b':'),
-        _ => true,
+        [b'e' | b'E', rest @ ..] => rest.get(5) == Some(&b':'),
+        _ => false,
+    };
+    if doubtful {
+        Line::Doubtful
+    } else {
+        Line::Plain
     }
+}
+
+/// The plain number behind the name of a `Content-Length`.
+fn length_in(line: &[u8]) -> Option<u64> {
+    let value = line.get(CONTENT_LENGTH.len()..)?.strip_prefix(b":")?;
+    let digits = value.trim_ascii();
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Whether the line's name is that one. A name that only begins like it is another; whatever else
@@ -299,16 +336,12 @@ mod tests {
             ("content-LENGTH:1\r\n", lines(0, 1)),
             ("transfer-encoding:a\r\n", lines(1, 0)),
             ("a: b\nContent-Length : 1\r\n", lines(0, 1)),
-            // More than the head has come, or less.
-            ("\r\nbody\r\n", lines(0, 0)),
-            ("\r\n", lines(0, 0)),
         ] {
             assert_eq!(head(other), expected, "{other}");
         }
         for whole in [
             &b"\r\nGET / HTTP/1.1\r\n\r\n"[..],
             b"GET / HTTP/1.1\n\n\r\n",
-            b"GET /\r\n\r\nGET /\r\n\r\n",
             b"GET / HTTP/1.1\r\nHost: x\r\n",
             b"\r\n\r\n",
             b"Expect: of a first line, too\r\n\r\n",
@@ -316,6 +349,15 @@ mod tests {
             let mut scan = Scan::default();
             scan.bytes(whole);
             assert_eq!(scan.head(), lines(0, 0), "{}", whole.escape_ascii());
+        }
+        let head = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        for behind in ["\r\n", "G", "GET / HTTP/1.1\r\nExpect: y\r\n\r\n"] {
+            let mut scan = Scan::default();
+            scan.bytes(&[head, behind.as_bytes()].concat());
+            assert_eq!(
+                (scan.head(), scan.head_length()),
+                (Head::Plain, Some(head.len() as u64))
+            );
         }
     }
 
@@ -355,6 +397,10 @@ mod tests {
             prop_assert_eq!(whole.head_length(), long.head_length());
             prop_assert_eq!(whole.transfer_encodings, long.transfer_encodings);
             prop_assert_eq!(whole.content_lengths, long.content_lengths);
+            let mut first = Scan::default();
+            first.bytes(format!("{text}\r\nContent-Length: 1\r\n").as_bytes());
+            prop_assert_eq!(first.head_length(), whole.head_length());
+            prop_assert_eq!(first.content_lengths, whole.content_lengths);
         }
 
         /// However the bytes are cut into reads, the count is that of the lines.

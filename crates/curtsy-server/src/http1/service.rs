@@ -3,7 +3,9 @@
 
 use crate::body::Body;
 use crate::http1::answer::Answer;
+use crate::http1::framing::BodyLength;
 use crate::http1::rules::{self, Refusal, Verdict};
+use crate::http1::scan::Head;
 use crate::link::{BodyFault, Link};
 use crate::note::Note;
 use crate::seat::Seat;
@@ -19,7 +21,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
@@ -87,18 +89,22 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
             None => uri.authority().map_or("", |authority| authority.as_str()),
         };
         let length = if has_body {
-            request.body().size_hint().exact()
+            let exact = request.body().size_hint().exact();
+            exact.map_or(BodyLength::Chunked, BodyLength::Known)
         } else {
-            None
+            BodyLength::Known(0)
         };
         link.called(request.method().as_str(), target.as_bytes(), length);
 
         let note = Note::begin(link, &mut request);
         let limits = &link.worker.shared.limits;
         let head = link.take_head_seen();
+        if head == Head::Unseen && !link.entry.is_stream() {
+            // hyper found it where the wire saw none.
+            return self.done(Done::Refused(rules::MALFORMED), has_body, note);
+        }
         match rules::judge(&request, has_body, head, limits) {
             Verdict::Serve => {}
-            Verdict::ServeAndClose => link.close_after_answer(false),
             Verdict::Options if link.worker.shared.manners.service_answers_options_star => {}
             Verdict::Options => return self.done(Done::Options, has_body, note),
             Verdict::Refuse(refusal) => return self.done(Done::Refused(refusal), has_body, note),
@@ -110,15 +116,17 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
         let mut request = request.map(|incoming| Body::incoming(incoming, link.clone()));
         self.furnish(request.extensions_mut());
         let outlives = link.worker.shared.manners.on_disconnect == OnDisconnect::Finish;
+        let mut seat = outlives.then(|| self.seat.clone());
+        let entered = note.as_deref().map(Note::enter);
+        let state = catch_unwind(AssertUnwindSafe(|| {
+            State::begin(self.service.clone(), request, &mut seat)
+        }));
+        drop(entered);
         Answering {
-            // A request is large, and its future too: the one is moved as seldom as can be, and
-            // the other is made where it stays, when hyper polls for the answer at once.
-            state: State::Waiting {
-                call: Some((self.service.clone(), request)),
-            },
+            state: state.unwrap_or(State::Done { done: Done::Panic }),
             manner,
             link: Some(link.clone()),
-            seat: outlives.then(|| self.seat.clone()),
+            seat,
             note,
         }
     }
@@ -167,10 +175,12 @@ struct Manner {
     is_connect: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Done {
     Refused(Refusal),
     Options,
+    Panic,
+    Error(BoxError),
 }
 
 pin_project_lite::pin_project! {
@@ -193,7 +203,8 @@ type Detached<S> = Result<Result<Response<<S as Service>::Body>, BoxError>, ()>;
 pin_project_lite::pin_project! {
     #[project = StateProjection]
     enum State<S: Service> {
-        Waiting { call: Option<(S, Request<Body>)> },
+        // A box, because a request is large, this is rare, and the future is moved.
+        Unready { call: Option<Box<(S, Request<Body>)>> },
         Called { #[pin] future: S::Future },
         Detached { handle: JoinHandle<Detached<S>> },
         Done { done: Done },
@@ -203,47 +214,69 @@ pin_project_lite::pin_project! {
 /// What came of the service.
 enum Came<B> {
     Response(Response<B>),
-    Error(BoxError),
-    Panic,
     Done(Done),
 }
 
 impl<S: Service> State<S> {
-    /// Asks the service as soon as it is ready, and goes on asking.
+    /// Calls the service, if it is ready.
+    #[inline]
+    fn begin(mut service: S, request: Request<Body>, seat: &mut Option<Arc<Seat>>) -> Self {
+        // If it is not, it is asked again at once, with a waker that wakes.
+        match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Self::called(service.call(request), seat),
+            Poll::Ready(Err(error)) => Self::Done {
+                done: Done::Error(error.into()),
+            },
+            Poll::Pending => Self::Unready {
+                call: Some(Box::new((service, request))),
+            },
+        }
+    }
+
+    #[inline]
+    fn called(future: S::Future, seat: &mut Option<Arc<Seat>>) -> Self {
+        match seat.take() {
+            None => Self::Called { future },
+            Some(seat) => detach(future, seat),
+        }
+    }
+
+    /// Goes on until there is something to answer, which is put into `came`: moved as seldom as
+    /// can be, because it is large.
     #[inline]
     fn poll(
         mut self: Pin<&mut Self>,
         seat: &mut Option<Arc<Seat>>,
         cx: &mut Context<'_>,
-    ) -> Poll<Came<S::Body>> {
-        if let StateProjection::Waiting { call } = self.as_mut().project() {
-            if let Some((service, _)) = call
-                && let Err(error) = ready!(service.poll_ready(cx))
+        came: &mut Came<S::Body>,
+    ) -> Poll<()> {
+        if let StateProjection::Unready { call } = self.as_mut().project() {
+            if let Some(call) = call
+                && let Err(error) = ready!(call.0.poll_ready(cx))
             {
-                return Poll::Ready(Came::Error(error.into()));
+                *came = Came::Done(Done::Error(error.into()));
+                return Poll::Ready(());
             }
-            let Some((mut service, request)) = call.take() else {
-                return Poll::Ready(Came::Panic);
+            let Some(mut call) = call.take() else {
+                return Poll::Ready(());
             };
-            let future = service.call(request);
-            self.set(match seat.take() {
-                None => Self::Called { future },
-                Some(seat) => detach(future, seat),
-            });
+            let future = call.0.call(call.1);
+            self.set(Self::called(future, seat));
         }
-        Poll::Ready(match self.project() {
+        *came = match self.project() {
             StateProjection::Called { future } => match ready!(future.poll(cx)) {
                 Ok(response) => Came::Response(response),
-                Err(error) => Came::Error(error.into()),
+                Err(error) => Came::Done(Done::Error(error.into())),
             },
             StateProjection::Detached { handle } => match ready!(Pin::new(handle).poll(cx)) {
                 Ok(Ok(Ok(response))) => Came::Response(response),
-                Ok(Ok(Err(error))) => Came::Error(error),
-                Ok(Err(())) | Err(_) => Came::Panic,
+                Ok(Ok(Err(error))) => Came::Done(Done::Error(error)),
+                Ok(Err(())) | Err(_) => return Poll::Ready(()),
             },
-            StateProjection::Done { done } => Came::Done(*done),
-            StateProjection::Waiting { .. } => Came::Panic,
-        })
+            StateProjection::Done { done } => Came::Done(std::mem::replace(done, Done::Panic)),
+            StateProjection::Unready { .. } => return Poll::Ready(()),
+        };
+        Poll::Ready(())
     }
 }
 
@@ -255,20 +288,21 @@ impl<S: Service> Future for Answering<S> {
         let this = self.project();
         let (state, seat) = (this.state, this.seat);
         let entered = this.note.as_deref().map(Note::enter);
-        let came = catch_unwind(AssertUnwindSafe(|| state.poll(seat, cx)));
+        let mut came = Came::Done(Done::Panic);
+        let polled = catch_unwind(AssertUnwindSafe(|| state.poll(seat, cx, &mut came)));
         drop(entered);
-        let came = match came {
+        match polled {
             Ok(polled) => ready!(polled),
-            Err(_) => Came::Panic,
-        };
+            Err(_) => came = Came::Done(Done::Panic),
+        }
         let Some(link) = this.link.take() else {
             // Answered already: nobody polls again.
             return Poll::Pending;
         };
         let mut answer = match came {
             Came::Response(response) => served(response, *this.manner, link),
-            Came::Error(error) => failed(&error, link),
-            Came::Panic => panicked(link),
+            Came::Done(Done::Error(error)) => failed(&error, link),
+            Came::Done(Done::Panic) => panicked(link),
             Came::Done(Done::Refused(refusal)) => refused(refusal, link),
             Came::Done(Done::Options) => options(link),
         };

@@ -1,18 +1,19 @@
 //! The I/O below hyper's HTTP/1 connection: the socket, and what is to be learned from its bytes.
 //!
-//! - Bytes that arrive while no request is in flight are the beginning of a head.
+//! - Bytes that arrive while no request is in flight are the beginning of a head. hyper gets the
+//!   bytes of one request at a time (see `framing`); what comes behind them waits here.
 //! - An answer is sent when hyper has flushed it: `poll_flush` reaches this layer only with
 //!   hyper's own write buffer empty.
 //! - What hyper writes while no request is in flight is its own answer to a head that it could
 //!   not parse. It is swallowed: ours says more (see `refusal`).
 //! - Closing is gentle where input may still arrive: FIN first, then the rest is read and thrown
 //!   away, so that the answer is not lost to a reset.
-//! - Answers to pipelined requests are held back until hyper has none left to give, and leave in
-//!   one write.
+//! - Answers to pipelined requests are held back while more of them wait here, and leave in one
+//!   write.
 
 use crate::clock;
-use crate::http1::scan::Scan;
-use crate::link::{Framing, Link, Stage};
+use crate::http1::framing::Framing;
+use crate::link::{BodyFault, Link, Stage};
 use crate::seat::Seat;
 use crate::shared::Orders;
 use crate::stream::{Bare, Stream};
@@ -25,28 +26,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How much of pipelined answers is held back at most, in bytes.
 const HELD_MOST: usize = 64 << 10;
-/// Up to this size, in bytes, a head and its body are copied together: one buffer and `send` cost
-/// the kernel less than two and `writev`, by more than the copy.
-const GATHERED_MOST: usize = 4 << 10;
-
 #[derive(Debug)]
 pub(crate) struct Wire {
     // Before the seat: the socket closes first.
     stream: Stream,
     link: Arc<Link>,
-    /// Bytes that were read before this wire was made.
+    /// Bytes that were read from the socket and not yet asked for.
     first: Bytes,
     held: Vec<u8>,
-    gathered: Vec<u8>,
-    scan: Scan,
-    head_bytes: usize,
-    /// Bytes since the last head began, and the last four of them.
-    run_bytes: u64,
-    tail: [u8; 4],
-    /// The head being read began at the beginning of a read: all of it passed the scan.
-    scan_is_whole: bool,
-    /// hyper found nothing to read when it last tried.
-    read_blocked: bool,
+    framing: Framing,
+    /// hyper asked while `first` was for a later request, and thinks that there is nothing.
+    asked_early: bool,
+    /// How many requests the connection had had when hyper last had nothing left to write and
+    /// the answer was complete.
+    handed_over: u64,
     /// hyper wrote an answer of its own.
     swallowed: bool,
     closing: Closing,
@@ -64,38 +57,40 @@ enum Closing {
 
 impl Wire {
     pub(crate) fn new(stream: Stream, link: Arc<Link>, seat: Arc<Seat>, first: Bytes) -> Self {
-        link.worker.tally.received(first.len());
+        if !first.is_empty() {
+            link.worker.tally.received(first.len());
+            link.bytes_read(clock::now());
+        }
         Self {
             stream,
             link,
             first,
             held: Vec::new(),
-            gathered: Vec::new(),
-            scan: Scan::default(),
-            head_bytes: 0,
-            run_bytes: 0,
-            tail: *b"\r\n\r\n",
-            scan_is_whole: false,
-            read_blocked: false,
+            framing: Framing::default(),
+            asked_early: false,
+            handed_over: 0,
             swallowed: false,
             closing: Closing::No,
             seat,
         }
     }
 
-    /// Puts bytes back that hyper had read and not used: the beginning of a head.
+    /// Puts bytes back that hyper had read and not used: a head, or the beginning of one.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
         self.swallowed = false;
-        self.read_blocked = false;
-        self.first = bytes;
+        self.framing.restart();
+        self.link.forget_head();
+        self.first = self.all_unread(bytes);
     }
 
-    /// Puts a whole head back that hyper could not parse, for another try.
-    pub(crate) fn reread(&mut self, head: Bytes) {
-        self.scan = Scan::default();
-        self.head_bytes = 0;
-        self.run_bytes = 0;
-        self.unread(head);
+    /// What hyper had read and not used, and what waits behind it.
+    pub(crate) fn all_unread(&mut self, bytes: Bytes) -> Bytes {
+        let behind = std::mem::take(&mut self.first);
+        match (bytes.is_empty(), behind.is_empty()) {
+            (_, true) => bytes,
+            (true, false) => behind,
+            (false, false) => [bytes, behind].concat().into(),
+        }
     }
 
     pub(crate) fn has_first(&self) -> bool {
@@ -111,24 +106,15 @@ impl Wire {
         &mut self.stream
     }
 
-    /// How many framing lines the head that was being read has so far; none are known of a head
-    /// that follows another in one read.
-    pub(crate) fn scanned(&self) -> (u8, u8) {
-        if !self.link.is_first_of_run() {
-            return (0, 0);
-        }
-        (self.scan.transfer_encodings, self.scan.content_lengths)
+    /// How many framing lines the head has that was read last.
+    pub(crate) fn framing_lines(&self) -> (u8, u8) {
+        self.framing.lines()
     }
 
     /// Whether hyper, which failed and left so many bytes unread, took the head out of its buffer
-    /// before it judged it: what is left is then no head. Heads that follow others in one read
-    /// cannot be told from what comes after them; for those it is true.
+    /// before it judged it: what is left is then no head.
     pub(crate) fn is_head_taken(&self, unread: usize) -> bool {
-        let behind = self
-            .scan
-            .head_length()
-            .and_then(|head| self.run_bytes.checked_sub(head));
-        !self.link.is_first_of_run() || behind == Some(unread as u64)
+        self.framing.bytes() != unread as u64
     }
 
     /// Takes the socket out: for the lot. Nothing may be unread, unflushed or held.
@@ -141,49 +127,60 @@ impl Wire {
         (self.stream, self.seat)
     }
 
-    fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.link.bytes_read(clock::now()) {
-            self.scan_is_whole = self.is_between_requests();
-            self.scan = Scan::default();
-            self.head_bytes = 0;
-            self.run_bytes = 0;
-        }
-        self.run_bytes += bytes.len() as u64;
-        if let Some(tail) = bytes.last_chunk::<4>() {
-            self.tail = *tail;
-        } else {
-            self.tail.rotate_left(bytes.len());
-            self.tail[4 - bytes.len()..].copy_from_slice(bytes);
-        }
-        if self.link.stage() == Stage::Waiting {
-            self.head_bytes += bytes.len();
-            self.scan.bytes(bytes);
-            if self.scan_is_whole {
-                self.link.head_seen(self.scan.head());
+    /// Says how many of these bytes, the next on the wire, hyper gets now; none while a request is
+    /// in flight that they are not of.
+    #[inline]
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let link = &self.link;
+        self.framing.settle(|| link.body_length());
+        if self.framing.is_at_end() {
+            if matches!(link.stage(), Stage::Called | Stage::Answering) {
+                return Ok(0);
             }
-            let most = self.link.worker.shared.limits.header_bytes;
-            if self.head_bytes > most && self.scan.head_length().is_none() {
-                self.link.set_head_too_large();
+            if link.is_head_due() {
+                // hyper does not see the end of a head that we see.
+                return Err(io::Error::other("the end of a head is in doubt"));
+            }
+            self.framing.restart();
+        }
+        let was_in_head = self.framing.is_in_head();
+        if was_in_head {
+            link.head_arrives();
+        }
+        let taken = self.framing.take(bytes);
+        if taken == 0 && self.framing.is_malformed() {
+            link.body_failed(BodyFault::Framing);
+            return Err(io::Error::other("malformed chunks"));
+        }
+        if was_in_head {
+            let most = link.worker.shared.limits.header_bytes as u64;
+            if !self.framing.is_in_head() {
+                link.head_seen(self.framing.head());
+            } else if self.framing.bytes() > most {
+                link.set_head_too_large();
                 return Err(io::Error::other("request head too large"));
             }
         }
-        Ok(())
+        Ok(taken)
     }
 
-    /// Whether the bytes read so far end exactly where the last request did, so that none of the
-    /// next head is in hyper's buffer already.
-    fn is_between_requests(&self) -> bool {
-        match self.link.framing() {
-            Framing::SelfEnding => self.tail == *b"\r\n\r\n",
-            Framing::Length(length) => self
-                .scan
-                .head_length()
-                .is_some_and(|head| head.checked_add(length) == Some(self.run_bytes)),
-            Framing::Unknown => false,
+    /// The last answer is complete, and hyper has none of it left.
+    fn is_handed_over(&self) -> bool {
+        self.link.stage() == Stage::Answered && self.handed_over == self.link.entry.served()
+    }
+
+    /// Everything written so far has gone to the kernel.
+    #[inline]
+    fn flushed(&self) {
+        self.link.flushed();
+        if self.framing.is_amid_head() {
+            // It began before the last answer had left.
+            self.link.head_arrives();
         }
     }
 
-    fn poll_flush_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Writes what is held back.
+    pub(crate) fn poll_flush_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             let written = ready!(self.poll_write_out(cx, None))?;
             self.held.drain(..written);
@@ -191,25 +188,14 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes `bufs`, or what is held back, to the socket.
+    /// Writes `bytes`, or what is held back, to the socket.
     fn poll_write_out(
         &mut self,
         cx: &mut Context<'_>,
-        bufs: Option<&[io::IoSlice<'_>]>,
+        bytes: Option<&[u8]>,
     ) -> Poll<io::Result<usize>> {
-        let stream = Pin::new(&mut self.stream);
-        let polled = match bufs {
-            None => stream.poll_write(cx, &self.held),
-            Some([one]) => stream.poll_write(cx, one),
-            Some(many) if many.iter().map(|buf| buf.len()).sum::<usize>() <= GATHERED_MOST => {
-                self.gathered.clear();
-                for buf in many {
-                    self.gathered.extend_from_slice(buf);
-                }
-                stream.poll_write(cx, &self.gathered)
-            }
-            Some(many) => stream.poll_write_vectored(cx, many),
-        };
+        let bytes = bytes.unwrap_or(&self.held);
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.link.write_blocked(polled.is_pending());
         let written = ready!(polled)?;
         if written == 0 && !self.held.is_empty() {
@@ -222,7 +208,7 @@ impl Wire {
 
     /// Whether this answer waits for the ones that follow it at once.
     fn holds_back(&self) -> bool {
-        !self.read_blocked && self.link.is_pipelining() && !self.link.is_switching()
+        !self.first.is_empty() && self.framing.is_at_end() && !self.link.is_switching()
     }
 
     /// After an upgrade nobody drives this connection but the program; an order to close reaches
@@ -250,76 +236,90 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.held.is_empty() {
-            ready!(this.poll_flush_held(cx))?;
-            this.link.flushed();
-        }
         if this.link.is_switching() {
             this.check_severed(cx)?;
         }
         let before = buf.filled().len();
         if this.first.is_empty() {
-            let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
-            this.read_blocked = polled.is_pending();
-            ready!(polled)?;
-            this.link.wire_received(buf.filled().len() - before);
+            if !this.held.is_empty() {
+                ready!(this.poll_flush_held(cx))?;
+                if this.is_handed_over() {
+                    this.flushed();
+                }
+            }
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            let bytes = &buf.filled()[before..];
+            this.link.wire_received(bytes.len());
+            if bytes.is_empty() || this.link.is_switching() {
+                return Poll::Ready(Ok(()));
+            }
+            this.link.bytes_read(clock::now());
+            let taken = this.take(bytes)?;
+            if taken < bytes.len() {
+                this.first = Bytes::copy_from_slice(&bytes[taken..]);
+                buf.set_filled(before + taken);
+            }
         } else {
-            let count = this.first.len().min(buf.remaining());
-            buf.put_slice(&this.first[..count]);
-            this.first.advance(count);
+            let mut first = std::mem::take(&mut this.first);
+            let next = &first[..first.len().min(buf.remaining())];
+            let taken = match this.link.is_switching() {
+                true => next.len(),
+                false => this.take(next)?,
+            };
+            buf.put_slice(&next[..taken]);
+            first.advance(taken);
+            this.first = first;
         }
-        let bytes = &buf.filled()[before..];
-        if !bytes.is_empty() && !this.link.is_switching() {
-            this.received(bytes)?;
+        if buf.filled().len() == before {
+            // It is for the next request, and hyper only looks whether the client is still there.
+            this.asked_early = true;
+            return Poll::Pending;
         }
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Wire {
+    /// hyper copies head and body together, where a small answer is one buffer for the kernel and
+    /// for us: a vectored write would spare the copy of a large one, and cost all others more.
+    #[inline]
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
-    }
-
-    #[inline]
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
+        bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let stage = this.link.stage();
-        if stage == Stage::Waiting && !this.link.is_switching() {
+        let is_hypers_own =
+            stage == Stage::Waiting || this.link.is_head_due() && this.is_handed_over();
+        if is_hypers_own && !this.link.is_switching() {
             this.swallowed = true;
-            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+            return Poll::Ready(Ok(bytes.len()));
         }
         if this.link.is_switching() {
             this.check_severed(cx)?;
         }
-        if stage == Stage::Answered && this.holds_back() {
-            let total: usize = bufs.iter().map(|buf| buf.len()).sum();
-            if this.held.len() + total <= HELD_MOST {
-                for buf in bufs {
-                    this.held.extend_from_slice(buf);
-                }
-                return Poll::Ready(Ok(total));
-            }
+        if stage == Stage::Answered
+            && this.holds_back()
+            && this.held.len() + bytes.len() <= HELD_MOST
+        {
+            this.held.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
         }
         ready!(this.poll_flush_held(cx))?;
-        this.poll_write_out(cx, Some(bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
+        this.poll_write_out(cx, Some(bytes))
     }
 
     #[inline]
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.link.stage() == Stage::Answered {
+            this.handed_over = this.link.entry.served();
+            if std::mem::take(&mut this.asked_early) {
+                // It is the next one's turn.
+                cx.waker().wake_by_ref();
+            }
+        }
         if !this.held.is_empty() {
             if this.link.stage() == Stage::Answered && this.holds_back() {
                 return Poll::Ready(Ok(()));
@@ -331,7 +331,7 @@ impl AsyncWrite for Wire {
             this.link.write_blocked(flushed.is_pending());
             ready!(flushed)?;
         }
-        this.link.flushed();
+        this.flushed();
         Poll::Ready(Ok(()))
     }
 
