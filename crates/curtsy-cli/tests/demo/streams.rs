@@ -31,6 +31,8 @@ struct Socket {
     answer: Response<()>,
     from: h2::RecvStream,
     to: h2::SendStream<Bytes>,
+    /// Without it the client would close the connection by itself.
+    _send: h2::client::SendRequest<Bytes>,
     connection: tokio::task::JoinHandle<Result<(), h2::Error>>,
 }
 
@@ -70,6 +72,7 @@ impl Socket {
             answer: Response::from_parts(head, ()),
             from,
             to,
+            _send: send,
             connection,
         }
     }

@@ -112,7 +112,9 @@ impl Wire {
             is_greeted &= carrier.is_greeted() || frame.is_greeting();
             let before = Before {
                 in_block: carrier.headers_since().is_some(),
-                half_closed: frame.is_request() && carrier.is_half_closed(frame.stream),
+                half_closed: frame.is_request()
+                    && frame.stream <= memory.newest()
+                    && carrier.is_half_closed(frame.stream),
             };
             blame.received(frame, before);
             memory.received(frame);

@@ -557,7 +557,9 @@ async fn a_drain_under_load_loses_no_stream() {
         });
     }
     let called = server.called.clone();
-    server.until(|_| called.load(Ordering::Relaxed) > 2_000).await;
+    server
+        .until(|_| called.load(Ordering::Relaxed) > 2_000)
+        .await;
     let outcome = server.stop().await;
     assert!(outcome.is_drained(), "{}", outcome.report());
     let (mut answered, mut lost) = (0, 0);
