@@ -61,7 +61,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    curtsy_sys::allocator::give_back_at_once();
     let arguments = Arguments::parse();
     log::begin();
     let command = arguments

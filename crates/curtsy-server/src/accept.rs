@@ -63,7 +63,12 @@ impl Acceptor {
     ) -> io::Result<Self> {
         let (socket, local) = match local {
             Address::Tcp(address) => (
-                Socketed::Tcp(TcpListener::from_std(socket.into())?),
+                {
+                    let listener = TcpListener::from_std(socket.into())?;
+                    // What is accepted from it inherits that (Linux, tcp(7)).
+                    socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
+                    Socketed::Tcp(listener)
+                },
                 (!address.ip().is_unspecified()).then(|| local.clone()),
             ),
             Address::Unix(_) => (
@@ -84,19 +89,15 @@ impl Acceptor {
         let mut wait = FIRST_WAIT;
         let mut told: Option<Moment> = None;
         loop {
-            let accepted = tokio::select! {
+            let trouble = tokio::select! {
                 biased;
-                () = stopped(&mut orders) => {
-                    if *orders.borrow() == Accepting::HandOver {
-                        return Ok(());
-                    }
-                    return self.empty_queue().await;
-                }
-                accepted = self.accept() => accepted,
+                () = stopped(&mut orders) => None,
+                error = self.accept_all(&mut wait) => Some(error),
             };
-            match accepted {
-                Ok(()) => wait = FIRST_WAIT,
-                Err(error) if passes(&error) => {
+            match trouble {
+                None if *orders.borrow() == Accepting::HandOver => return Ok(()),
+                None => return self.empty_queue().await,
+                Some(error) if passes(&error) => {
                     self.worker.tally.accept_error(AcceptTrouble::Resources);
                     self.make_room(&error);
                     // Room comes and goes many times a second; the metrics count each time.
@@ -116,14 +117,24 @@ impl Acceptor {
                     }
                     wait = (wait * 2).min(LONGEST_WAIT);
                 }
-                Err(error) if concerns_one(&error) => {
+                Some(error) if concerns_one(&error) => {
                     self.worker.tally.accept_error(AcceptTrouble::Gone);
                 }
-                Err(error) => {
+                Some(error) => {
                     self.worker.tally.accept_error(AcceptTrouble::Listener);
                     let text = format!("listener {} cannot accept", self.board.name);
                     return Err(Error::because(Kind::Accept, text, error));
                 }
+            }
+        }
+    }
+
+    /// Accepts until there is trouble; each success ends the wait after earlier ones.
+    async fn accept_all(&self, wait: &mut Duration) -> io::Error {
+        loop {
+            match self.accept().await {
+                Ok(()) => *wait = FIRST_WAIT,
+                Err(error) => return error,
             }
         }
     }
@@ -182,11 +193,9 @@ impl Acceptor {
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
         match &self.socket {
-            Socketed::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| {
-                // It fails only on a socket that is dead already.
-                let _ = stream.set_nodelay(true);
-                (Stream::Tcp(stream), Address::Tcp(canonical(peer)))
-            }),
+            Socketed::Tcp(listener) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, peer)| (Stream::Tcp(stream), Address::Tcp(canonical(peer)))),
             Socketed::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| {
                 let path = peer.as_pathname().map(Path::to_owned);
                 (Stream::Unix(stream), Address::Unix(path))
@@ -271,6 +280,18 @@ mod tests {
     use super::{concerns_one, passes};
     use rustix::io::Errno;
     use std::io;
+
+    #[tokio::test]
+    async fn accepted_sockets_inherit_nodelay() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        socket2::SockRef::from(&listener)
+            .set_tcp_nodelay(true)
+            .unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        assert!(accepted.nodelay().unwrap());
+    }
 
     #[test]
     fn errors_are_of_three_kinds() {

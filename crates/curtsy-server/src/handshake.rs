@@ -112,7 +112,7 @@ pub(crate) async fn receive(fresh: Fresh, epoch: Arc<Epoch>, worker: Arc<Worker>
     let link = Arc::new(Link::new(entry, worker));
     let seat = Seat::take(link.clone());
     let shared = &link.worker.shared;
-    if let Some(hook) = &shared.state_hook {
+    if let Some(hook) = &shared.hooks.state {
         hook(&link.info(), State::Handshake);
     }
     let heard = AtomicBool::new(false);
@@ -130,7 +130,7 @@ pub(crate) async fn receive(fresh: Fresh, epoch: Arc<Epoch>, worker: Arc<Worker>
                 &epoch.plain
             };
             arrival.origin = origin.clone();
-            if let Some(hook) = &shared.state_hook {
+            if let Some(hook) = &shared.hooks.state {
                 let entry = Entry::new(arrival.clone(), State::New, clock::now());
                 hook(
                     &curtsy_lifecycle::ConnectionInfo::new(Arc::new(entry)),

@@ -502,7 +502,7 @@ impl Link {
     /// Tells the program's hook the current state, if it was not told yet.
     #[inline]
     pub(crate) fn report(&self) {
-        let Some(hook) = &self.worker.shared.state_hook else {
+        let Some(hook) = &self.worker.shared.hooks.state else {
             return;
         };
         if self.entry.is_stream() {

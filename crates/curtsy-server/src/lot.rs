@@ -512,7 +512,7 @@ pub(crate) fn launch(parked: Parked, first: Bytes, worker: &Arc<Worker>) {
 }
 
 fn close(parked: Parked, worker: &Arc<Worker>) {
-    if let Some(hook) = &worker.shared.state_hook
+    if let Some(hook) = &worker.shared.hooks.state
         && let Some(arrival) = parked.arrival()
     {
         let entry = Arc::new(Entry::new(arrival, State::Closed, parked.since));

@@ -246,6 +246,11 @@ impl Tally {
         once(&self.rare.returned);
     }
 
+    /// How often a connection of this worker was parked.
+    pub(crate) fn parkings(&self) -> u64 {
+        self.rare.parked.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn parked(&self) {
         once(&self.rare.parked);
     }

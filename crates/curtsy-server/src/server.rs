@@ -6,7 +6,7 @@ use crate::control::{self, ControlSocket, LogLevelHook, Steered};
 use crate::doors::Doors;
 use crate::error::{Error, Kind};
 use crate::handle::{Handle, Inner};
-use crate::hooks::{ConnectionHook, ShutdownHook, StateHook};
+use crate::hooks::{Hooks, ShutdownHook};
 use crate::limits::Limits;
 use crate::listener::{ListenOn, Listener, bind_all};
 use crate::note::connection_span;
@@ -322,9 +322,8 @@ pub struct Builder {
     succession: Option<Succession>,
     restart_on: Vec<SignalKind>,
     restart_hook: Option<RestartHook>,
-    hooks: Vec<ShutdownHook>,
-    state_hook: Option<StateHook>,
-    connection_hook: Option<ConnectionHook>,
+    shutdown_hooks: Vec<ShutdownHook>,
+    hooks: Hooks,
 }
 
 impl Default for Builder {
@@ -349,9 +348,8 @@ impl Default for Builder {
             succession: None,
             restart_on: Vec::new(),
             restart_hook: None,
-            hooks: Vec::new(),
-            state_hook: None,
-            connection_hook: None,
+            shutdown_hooks: Vec::new(),
+            hooks: Hooks::default(),
         }
     }
 }
@@ -505,7 +503,7 @@ impl Builder {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.hooks.push(Box::new(move || Box::pin(hook())));
+        self.shutdown_hooks.push(Box::new(move || Box::pin(hook())));
         self
     }
 
@@ -515,7 +513,22 @@ impl Builder {
     where
         F: Fn(&ConnectionInfo, State) + Send + Sync + 'static,
     {
-        self.state_hook = Some(Arc::new(hook));
+        self.hooks.state = Some(Arc::new(hook));
+        self
+    }
+
+    /// Calls `hook` on a worker's thread a second after the last of its connections was parked or
+    /// closed; while others stay busy, once a second at most and only when thousands were parked.
+    /// Each worker calls it by itself; a server in a runtime of many threads calls it on one of
+    /// them.
+    ///
+    /// It is the moment to give memory back: allocators keep what a busy minute has used, and some
+    /// never look again while nothing is asked of them.
+    pub fn on_quiet<F>(mut self, hook: F) -> Self
+    where
+        F: Fn() + Send + Sync + 'static,
+    {
+        self.hooks.quiet = Some(Arc::new(hook));
         self
     }
 
@@ -526,7 +539,7 @@ impl Builder {
     where
         F: Fn(&ConnectionInfo, &mut Extensions) + Send + Sync + 'static,
     {
-        self.connection_hook = Some(Arc::new(hook));
+        self.hooks.connection = Some(Arc::new(hook));
         self
     }
 
@@ -562,8 +575,7 @@ impl Builder {
         let shared = Arc::new(Shared::new(
             self.limits,
             self.manners,
-            self.state_hook,
-            self.connection_hook,
+            self.hooks,
             self.generation,
             self.drain.linger,
             listeners
@@ -588,7 +600,7 @@ impl Builder {
             listeners,
             workers: self.workers,
             launch: Box::new(Launcher(Mutex::new(service.into_service()))),
-            hooks: self.hooks,
+            hooks: self.shutdown_hooks,
             drain: self.drain,
             signals: self.signals,
             control,

@@ -6,7 +6,7 @@
 use crate::access_log::Queue;
 use crate::control::Crier;
 use crate::error::{Error, Kind};
-use crate::hooks::{ConnectionHook, StateHook};
+use crate::hooks::Hooks;
 use crate::limits::Limits;
 use crate::metrics::Life;
 use crate::mode::{Asked, Board};
@@ -43,8 +43,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) manners: Manners,
     pub(crate) signal: Arc<Signal>,
-    pub(crate) state_hook: Option<StateHook>,
-    pub(crate) connection_hook: Option<ConnectionHook>,
+    pub(crate) hooks: Hooks,
     pub(crate) generation: u64,
     pub(crate) life: Life,
     /// Set once, before the first connection, if there is one.
@@ -94,8 +93,7 @@ impl Shared {
     pub(crate) fn new(
         limits: Limits,
         manners: Manners,
-        state_hook: Option<StateHook>,
-        connection_hook: Option<ConnectionHook>,
+        hooks: Hooks,
         generation: u64,
         linger: Duration,
         listeners: Vec<(String, Asked)>,
@@ -112,8 +110,7 @@ impl Shared {
             crier: Crier::new(),
             boards: listeners.into_iter().map(board).collect(),
             signal,
-            state_hook,
-            connection_hook,
+            hooks,
             generation,
             life: Life::default(),
             access_log: OnceLock::new(),

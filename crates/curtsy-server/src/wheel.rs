@@ -18,6 +18,7 @@ use crate::http1::park_at;
 use crate::limits::Limits;
 use crate::worker::Worker;
 use curtsy_lifecycle::{Entry, Moment, State};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -143,9 +144,13 @@ impl Slots {
 /// Turns the wheel, for as long as the worker lives.
 pub(crate) async fn turn(worker: Arc<Worker>) {
     let limits = &worker.shared.limits;
+    let mut quiet = Quiet::default();
     loop {
         let sooner = worker.wheel.sooner.notified();
-        match worker.wheel.look(limits, clock::now()) {
+        let now = clock::now();
+        let pause = worker.wheel.look(limits, now);
+        let pause = quiet.look(&worker, now, pause.is_none()).or(pause);
+        match pause {
             None => sooner.await,
             Some(pause) => {
                 // The clock lags behind the runtime's.
@@ -153,6 +158,56 @@ pub(crate) async fn turn(worker: Arc<Worker>) {
                 futures_util::future::select(pin!(sooner), pin!(sleep(pause))).await;
             }
         }
+    }
+}
+
+/// When the program's hook for quiet moments is called.
+#[derive(Debug, Default)]
+struct Quiet {
+    /// How many parkings there were when it was called last.
+    parkings: u64,
+    at: Option<Moment>,
+    /// There was something in the wheel since then.
+    was_busy: bool,
+    /// Since when there is nothing.
+    silent_since: Option<Moment>,
+}
+
+impl Quiet {
+    /// How long it has to be quiet, and not to be called again.
+    const PAUSE: Duration = Duration::from_secs(1);
+    /// So many parkings are worth a call in the midst of work.
+    const MANY: u64 = 4096;
+
+    /// Calls it if the moment has come; else how long that may take, if nothing else happens.
+    fn look(&mut self, worker: &Worker, now: Moment, is_silent: bool) -> Option<Duration> {
+        let hook = worker.shared.hooks.quiet.as_ref()?;
+        let parkings = worker.tally.parkings();
+        let due = if is_silent {
+            if !self.was_busy {
+                return None;
+            }
+            *self.silent_since.get_or_insert(now) + Self::PAUSE
+        } else {
+            self.was_busy = true;
+            self.silent_since = None;
+            if parkings - self.parkings < Self::MANY {
+                return None;
+            }
+            self.at.map_or(now, |at| at + Self::PAUSE)
+        };
+        if now < due {
+            return is_silent.then(|| due.since(now));
+        }
+        *self = Self {
+            parkings,
+            at: Some(now),
+            ..Self::default()
+        };
+        if catch_unwind(AssertUnwindSafe(|| hook())).is_err() {
+            tracing::error!("the hook for quiet moments panicked");
+        }
+        None
     }
 }
 

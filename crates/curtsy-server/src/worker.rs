@@ -116,7 +116,7 @@ impl Worker {
             carried: false,
             accepted: now,
         };
-        if let Some(hook) = &self.shared.state_hook {
+        if let Some(hook) = &self.shared.hooks.state {
             let entry = Entry::new(arrival.clone(), state, now);
             hook(&ConnectionInfo::new(Arc::new(entry)), state);
         }

@@ -8,7 +8,9 @@
 mod support;
 
 use curtsy_server::Limits;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use support::{Client, Running, ms, not_within, request, serve_with, soon};
 use tokio::task::JoinSet;
 
@@ -296,5 +298,30 @@ async fn connections_over_the_limit_wait_and_are_not_refused() {
     assert_eq!(server.handle.snapshot().counts.total(), 3);
     drop(clients.pop());
     waits.answer().await.is(200, "hello from /waits");
+    server.drain().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_falls_silent_is_told_of_once() {
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = told.clone();
+    let server = serve_with(|builder| {
+        builder.on_quiet(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        })
+    })
+    .await;
+    let mut client = server.client().await;
+    for turn in 1..=2 {
+        client.get("/one").await.is(200, "hello from /one");
+        let begun = Instant::now();
+        while told.load(Ordering::Relaxed) < turn {
+            assert!(begun.elapsed() < support::PATIENCE, "not told");
+            tokio::time::sleep(ms(10)).await;
+        }
+        // Longer than it has to be quiet.
+        tokio::time::sleep(ms(1_500)).await;
+        assert_eq!(told.load(Ordering::Relaxed), turn);
+    }
     server.drain().await;
 }

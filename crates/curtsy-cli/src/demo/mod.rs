@@ -152,6 +152,7 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
         .restart_on(SignalKind::hangup())
         .on_restart(tell_restart)
         .connection_in_extensions(false)
+        .on_quiet(curtsy_sys::allocator::give_back)
         .drain(DrainPolicy {
             lame_duck: arguments.lame_duck,
             linger: arguments.linger,

@@ -37,7 +37,7 @@ pub(crate) struct Judge<S> {
 
 impl<S> Judge<S> {
     pub(crate) fn new(service: S, link: Arc<Link>, seat: Arc<Seat>) -> Self {
-        let extensions = link.worker.shared.connection_hook.as_ref().map(|hook| {
+        let extensions = link.worker.shared.hooks.connection.as_ref().map(|hook| {
             let mut extensions = Extensions::new();
             hook(&link.info(), &mut extensions);
             extensions

@@ -19,6 +19,7 @@ use crate::shared::Orders;
 use crate::stream::{Bare, Stream};
 use bytes::{Buf, Bytes};
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -135,7 +136,7 @@ impl Wire {
         self.framing.settle(|| link.body_length());
         if self.framing.is_at_end() {
             if matches!(link.stage(), Stage::Called | Stage::Answering) {
-                return Ok(0);
+                return Ok(self.take_ahead(bytes));
             }
             if link.is_head_due() {
                 // hyper does not see the end of a head that we see.
@@ -162,6 +163,21 @@ impl Wire {
             }
         }
         Ok(taken)
+    }
+
+    /// hyper looks whether the client is still there, and takes a head that is there, too: one of
+    /// the next request, whole and without any question, is all that it gets.
+    fn take_ahead(&mut self, bytes: &[u8]) -> usize {
+        let most = self.link.worker.shared.limits.header_bytes;
+        let bytes = &bytes[..bytes.len().min(most)];
+        if self.link.is_head_due() {
+            return 0;
+        }
+        let Some(taken) = self.framing.take_plain(bytes) else {
+            return 0;
+        };
+        self.link.head_seen(self.framing.head());
+        taken
     }
 
     /// The last answer is complete, and hyper has none of it left.
@@ -208,7 +224,9 @@ impl Wire {
 
     /// Whether this answer waits for the ones that follow it at once.
     fn holds_back(&self) -> bool {
-        !self.first.is_empty() && self.framing.is_at_end() && !self.link.is_switching()
+        let another_comes =
+            self.link.is_head_due() || !self.first.is_empty() && self.framing.is_at_end();
+        another_comes && !self.link.is_switching()
     }
 
     /// After an upgrade nobody drives this connection but the program; an order to close reaches
@@ -271,7 +289,7 @@ impl AsyncRead for Wire {
             this.first = first;
         }
         if buf.filled().len() == before {
-            // It is for the next request, and hyper only looks whether the client is still there.
+            // It is for a later request, and hyper only looks whether the client is still there.
             this.asked_early = true;
             return Poll::Pending;
         }
@@ -299,8 +317,9 @@ impl AsyncWrite for Wire {
         if this.link.is_switching() {
             this.check_severed(cx)?;
         }
+        // With others before it, the last of them is held back until the flush, too.
         if stage == Stage::Answered
-            && this.holds_back()
+            && (!this.held.is_empty() || this.holds_back())
             && this.held.len() + bytes.len() <= HELD_MOST
         {
             this.held.extend_from_slice(bytes);
@@ -343,6 +362,14 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(()));
         }
         if this.closing == Closing::No {
+            let is_all_read = !this.stream.is_tls()
+                && !this.link.closes_gently()
+                && this.stream.poll_read_ready(cx).is_pending();
+            if is_all_read {
+                // To close it says the same.
+                this.closing = Closing::Done;
+                return Poll::Ready(Ok(()));
+            }
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.closing = Closing::Discarding;
         }
@@ -366,10 +393,10 @@ pub(crate) fn poll_discard(
     cx: &mut Context<'_>,
     expected: bool,
 ) -> Poll<io::Result<()>> {
-    let mut scrap = [0u8; 4096];
+    let mut scrap = [const { MaybeUninit::uninit() }; 4096];
     let mut expected = expected;
     loop {
-        let mut buf = ReadBuf::new(&mut scrap);
+        let mut buf = ReadBuf::uninit(&mut scrap);
         match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
             Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(Ok(())),
             Poll::Ready(Ok(())) => expected = true,
