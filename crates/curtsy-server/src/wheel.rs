@@ -202,7 +202,8 @@ impl Quiet {
         *self = Self {
             parkings,
             at: Some(now),
-            ..Self::default()
+            was_busy: !is_silent,
+            silent_since: None,
         };
         if catch_unwind(AssertUnwindSafe(|| hook())).is_err() {
             tracing::error!("the hook for quiet moments panicked");

@@ -259,12 +259,6 @@ impl AsyncRead for Wire {
         }
         let before = buf.filled().len();
         if this.first.is_empty() {
-            if !this.held.is_empty() {
-                ready!(this.poll_flush_held(cx))?;
-                if this.is_handed_over() {
-                    this.flushed();
-                }
-            }
             ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
             let bytes = &buf.filled()[before..];
             this.link.wire_received(bytes.len());
