@@ -79,7 +79,7 @@ pub(crate) async fn other(wire: Wire, first: Bytes, link: &Arc<Link>) {
         since: entry.accepted(),
         served: 0,
         first,
-        speaks: Speaks::Http2,
+        speaks: Speaks::Http2(None),
     };
     if let Some(seat) = Arc::into_inner(seat) {
         link.worker.launch(fresh);
@@ -270,7 +270,7 @@ async fn secure(stream: Stream, config: &TlsConfig, first: Vec<u8>) -> io::Resul
         return Err(error);
     }
     let speaks = match secure.is_http2() {
-        true => Speaks::Http2,
+        true => Speaks::Http2(None),
         false => Speaks::Http1,
     };
     Ok(Found::Http {

@@ -675,11 +675,11 @@ impl<S: Service> Launch for Launcher<S> {
         let handle = worker.handle.clone();
         drop(match (&fresh.speaks, connection_span(&fresh.arrival)) {
             (Speaks::Http1, None) => handle.spawn(crate::http1::serve(service, fresh, worker)),
-            (Speaks::Http2, None) => handle.spawn(crate::http2::serve(service, fresh, worker)),
+            (Speaks::Http2(_), None) => handle.spawn(crate::http2::serve(service, fresh, worker)),
             (Speaks::Http1, Some(span)) => {
                 handle.spawn(crate::http1::serve(service, fresh, worker).instrument(span))
             }
-            (Speaks::Http2, Some(span)) => {
+            (Speaks::Http2(_), Some(span)) => {
                 handle.spawn(crate::http2::serve(service, fresh, worker).instrument(span))
             }
             (Speaks::Unknown(epoch), _) => {

@@ -5,6 +5,7 @@
 //! same.
 
 use crate::ferry::WayOut;
+use crate::http2::Memory;
 use crate::lot::Lot;
 use crate::metrics::Tally;
 use crate::mode::Epoch;
@@ -42,12 +43,13 @@ pub(crate) struct Fresh {
 }
 
 /// What a connection is known to speak.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Speaks {
     /// It is to be found out, under that mode.
     Unknown(Arc<Epoch>),
     Http1,
-    Http2,
+    /// From the start, or from where it was.
+    Http2(Option<Box<Memory>>),
 }
 
 /// Starts the task that serves a connection. It hides the type of the service from all who only

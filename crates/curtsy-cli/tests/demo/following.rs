@@ -203,7 +203,7 @@ async fn follow(
     all
 }
 
-async fn switch(control: &Path, mode: &str) {
+pub(crate) async fn switch(control: &Path, mode: &str) {
     let control = control.to_str().unwrap();
     let arguments = ["switch", "main", mode, "--control", control];
     let mut child = Child::start(env!("CARGO_BIN_EXE_curtsy"), arguments).unwrap();

@@ -15,5 +15,6 @@ mod load;
 mod memory;
 mod refusals;
 mod server;
+mod streams;
 mod switching;
 mod trusting;

@@ -282,7 +282,7 @@ fn park(wire: Wire, link: &Arc<Link>) {
     if wire.stream().is_tls() {
         let (stream, seat) = wire.into_stream();
         link.report();
-        return crate::tls::rest(stream, seat, link.clone());
+        return crate::tls::rest(stream, seat, link.clone(), None);
     }
     let (bare, seat) = wire.bare();
     let bare = match bare {

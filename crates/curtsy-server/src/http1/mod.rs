@@ -12,7 +12,7 @@ mod scan;
 mod service;
 mod wire;
 
-pub(crate) use answer::Answer;
+pub(crate) use answer::{Answer, Data};
 pub(crate) use connection::serve;
 pub(crate) use deadlines::{Due, Situation, next as next_deadline, park_at};
 pub(crate) use framing::BodyLength;

@@ -8,6 +8,7 @@
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::http1::{Due, Situation, next_deadline};
+use crate::http2::Memory;
 use crate::http2::carrier::Carrier;
 use crate::http2::service::Streams;
 use crate::http2::websocket::Tasks;
@@ -17,8 +18,11 @@ use crate::link::{BodyFault, Link};
 use crate::seat::Seat;
 use crate::service::Service;
 use crate::shared::Orders;
-use crate::worker::{Fresh, Worker};
-use curtsy_lifecycle::{Entry, Moment};
+use crate::stream::Stream;
+use crate::tls::rest;
+use crate::worker::{Fresh, Speaks, Worker};
+use bytes::Bytes;
+use curtsy_lifecycle::{Entry, Moment, State};
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioIo;
 use std::future::{Future, poll_fn};
@@ -29,21 +33,64 @@ use std::time::Duration;
 
 /// How long a connection without streams may take to answer our GOAWAY before it is closed anyway.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// When a connection that could not rest is looked at again.
+const KEPT: Duration = Duration::from_secs(1);
+/// Who shares the seat of a connection without streams: its task, the wire, the service twice. A handler that outlives
+/// its stream has it too.
+const SEATED: usize = 4;
 /// What has arrived before the end of the linger is seen within this.
 const LAST_LOOK: Duration = Duration::from_millis(20);
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Worker>) {
     let entry = Arc::new(Entry::new(fresh.arrival, fresh.state, fresh.since));
+    entry.resume_served(fresh.served);
+    let memory = match fresh.speaks {
+        Speaks::Http2(memory) => memory,
+        Speaks::Http1 | Speaks::Unknown(_) => None,
+    };
+    let newest = memory.as_ref().map_or(0, |memory| memory.newest());
+    let is_dismissed = memory.as_ref().is_some_and(|memory| memory.goodbye);
     let link = Arc::new(Link::new(entry, worker));
     let seat = Arc::new(Seat::take(link.clone()));
-    let carrier = Arc::new(Carrier::new(link.clone()));
-    let wire = Wire::new(fresh.stream, carrier.clone(), seat.clone(), fresh.first);
-    let streams = Streams::new(service, carrier.clone(), seat);
+    let carrier = Arc::new(Carrier::new(link.clone(), newest));
+    if !converse(
+        service,
+        (fresh.stream, fresh.first),
+        memory,
+        &carrier,
+        &seat,
+        is_dismissed,
+    )
+    .await
+    {
+        return;
+    }
+    drop(seat);
+    if let Some(left) = carrier.take_left() {
+        rest(left.stream, left.seat, link, Some(left.memory));
+    }
+}
+
+/// Talks to the client; whether the connection is to rest when all of this is dropped.
+async fn converse<S: Service>(
+    service: S,
+    (stream, first): (Stream, Bytes),
+    memory: Option<Box<Memory>>,
+    carrier: &Arc<Carrier>,
+    seat: &Arc<Seat>,
+    is_dismissed: bool,
+) -> bool {
+    let link = &carrier.link;
+    let wire = Wire::new(stream, carrier.clone(), seat.clone(), first, memory);
+    let streams = Streams::new(service, carrier.clone(), seat.clone());
     let builder = builder(&link.worker.shared.limits);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), streams));
     let mut watch = Watch {
-        carrier: &carrier,
+        carrier,
+        seat,
+        begun: clock::now(),
+        kept_until: Moment::from_millis(0),
         goaway_at: None,
         linger_over_at: None,
         look_at: None,
@@ -54,9 +101,11 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
         link.entry.watch(cx.waker());
         let orders = link.orders();
         if link.entry.is_killed() || orders & Orders::CUT != 0 {
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
-        if orders & (Orders::DRAIN | Orders::CLOSE_IDLE | Orders::HEIR_SERVES) != 0 {
+        let is_going = orders & (Orders::DRAIN | Orders::CLOSE_IDLE | Orders::HEIR_SERVES) != 0;
+        // A new engine would say it to nobody while it is introduced.
+        if (is_going || is_dismissed) && carrier.introduction().is_none() {
             watch.say_goodbye(connection.as_mut());
         }
         if orders & Orders::END_LINGER != 0 && watch.linger_over_at.is_none() {
@@ -67,16 +116,20 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
                 if let Err(error) = ended {
                     tracing::debug!(peer = %link.entry.peer(), %error, "connection failed");
                 }
-                return Poll::Ready(());
+                return Poll::Ready(false);
             }
             match watch.poll(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Verdict::End) => return Poll::Ready(()),
+                Poll::Ready(Verdict::End) => return Poll::Ready(false),
+                Poll::Ready(Verdict::Rest) => {
+                    carrier.want_back();
+                    return Poll::Ready(true);
+                }
                 Poll::Ready(Verdict::Goodbye) => watch.say_goodbye(connection.as_mut()),
             }
         }
     })
-    .await;
+    .await
 }
 
 fn builder(limits: &Limits) -> http2::Builder<Tasks> {
@@ -104,10 +157,17 @@ enum Verdict {
     End,
     /// It is told to go.
     Goodbye,
+    /// It needs no engine until the client speaks.
+    Rest,
 }
 
 struct Watch<'a> {
     carrier: &'a Carrier,
+    seat: &'a Arc<Seat>,
+    /// When this engine was made.
+    begun: Moment,
+    /// It may not rest before.
+    kept_until: Moment,
     goaway_at: Option<Moment>,
     /// When a drain stopped to wait for those who had not begun.
     linger_over_at: Option<Moment>,
@@ -141,6 +201,11 @@ impl Watch<'_> {
             let (at, verdict) = self.next();
             let nearest = self.look_at.map_or(at, |look_at| look_at.min(at));
             if now >= at {
+                if verdict == Verdict::Rest && !self.may_rest() {
+                    // A handler goes on without its client.
+                    self.kept_until = now + KEPT;
+                    continue;
+                }
                 return Poll::Ready(verdict);
             }
             if self.alarm.poll(cx, nearest, now).is_pending() {
@@ -160,8 +225,12 @@ impl Watch<'_> {
                 nearest = (at, verdict);
             }
         };
+        if carrier.introduction().is_some() {
+            // Nobody but us speaks with the engine.
+            return (self.begun + limits.handshake_timeout, Verdict::End);
+        }
         if !carrier.is_greeted() {
-            bound(entry.since() + limits.handshake_timeout, Verdict::End);
+            bound(self.begun + limits.handshake_timeout, Verdict::End);
             if let Some(at) = self.linger_over_at {
                 bound(at + LAST_LOOK, Verdict::End);
             }
@@ -182,10 +251,25 @@ impl Watch<'_> {
             (None, true) => {}
             (None, false) => match self.goaway_at {
                 Some(at) => bound(at.max(entry.since()) + GOODBYE, Verdict::End),
-                None => bound(entry.since() + limits.idle_timeout, Verdict::Goodbye),
+                None => {
+                    bound(entry.since() + limits.idle_timeout, Verdict::Goodbye);
+                    if carrier.is_calm() && entry.state() == State::Idle {
+                        let rested = entry.since().max(self.begun) + limits.park_after;
+                        bound(rested.max(self.kept_until), Verdict::Rest);
+                    }
+                }
             },
         }
         nearest
+    }
+
+    /// Whether nothing would be lost with the engine.
+    fn may_rest(&self) -> bool {
+        let carrier = self.carrier;
+        carrier.is_calm()
+            && carrier.has_answered_all()
+            && carrier.link.write_blocked_since().is_none()
+            && Arc::strong_count(self.seat) == SEATED
     }
 
     /// Looks at each stream, and sets the time of the next look.

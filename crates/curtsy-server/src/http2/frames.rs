@@ -33,7 +33,12 @@ pub(crate) struct Frame {
 impl Frame {
     /// Whether the sender sends nothing more on the stream.
     pub(crate) fn ends_stream(&self) -> bool {
-        matches!(self.kind, DATA | HEADERS) && self.flags & ACK_OR_END_STREAM != 0
+        self.is_request() && self.flags & ACK_OR_END_STREAM != 0
+    }
+
+    /// Whether it is part of a request.
+    pub(crate) fn is_request(&self) -> bool {
+        matches!(self.kind, DATA | HEADERS)
     }
 
     /// Whether it may be the first of a client: settings of its own.
@@ -96,6 +101,11 @@ impl Frames {
     /// How many bytes of the frame are looked at, once its header is there.
     fn wanted(&self) -> usize {
         HEADER + usize::try_from(self.length()).map_or(4, |length| length.min(4))
+    }
+
+    /// Whether no frame has begun that has not ended.
+    pub(crate) fn is_between(&self) -> bool {
+        self.skip == 0 && self.have == 0
     }
 
     fn length(&self) -> u32 {

@@ -2,14 +2,15 @@
 //! answered as a request of HTTP/1 is, with a link, a seat and an entry of its own.
 
 use crate::clock;
-use crate::http1::{Answer, Answering, Judge};
+use crate::http1::{Answer, Answering, Data, Judge};
 use crate::http2::carrier::{Carrier, Place};
 use crate::http2::{rules, websocket};
 use crate::link::Link;
 use crate::seat::Seat;
 use crate::service::{BoxError, Service};
+use bytes::Bytes;
 use curtsy_lifecycle::Entry;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -42,6 +43,9 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Streams<S> {
     type Future = StreamAnswering<S>;
 
     fn call(&self, request: Request<Incoming>) -> StreamAnswering<S> {
+        if let Some(length) = self.carrier.introduction() {
+            return StreamAnswering::filled(length);
+        }
         let now = clock::now();
         let connection = &self.carrier.link.entry;
         let entry = Arc::new(Entry::stream(connection, now));
@@ -71,9 +75,10 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Streams<S> {
             hyper::service::Service::call(&judge, request)
         };
         StreamAnswering {
-            inner,
+            inner: Some(Box::pin(inner)),
             form,
             kept: Some(Kept { link, place, seat }),
+            length: 0,
         }
     }
 }
@@ -88,7 +93,7 @@ enum Form {
     Socket,
 }
 
-// What a stream holds for as long as it is with us. In this order: the link is out of the list
+/// What a stream holds for as long as it is with us. In this order: the link is out of the list
 /// before the seat leaves the ledger.
 pub(crate) struct Kept {
     pub(crate) link: Arc<Link>,
@@ -97,13 +102,42 @@ pub(crate) struct Kept {
     seat: Arc<Seat>,
 }
 
+/// By the body of the answer, or by a socket too.
+enum Held {
+    Alone(Kept),
+    Shared(Arc<Kept>),
+}
+
+impl Held {
+    fn kept(&self) -> &Kept {
+        match self {
+            Self::Alone(kept) => kept,
+            Self::Shared(kept) => kept,
+        }
+    }
+}
+
 pin_project_lite::pin_project! {
     /// An answer in the making.
     pub(crate) struct StreamAnswering<S: Service> {
-        #[pin]
-        inner: Answering<S>,
+        // It is large, and hyper moves this from hand to hand.
+        inner: Option<Pin<Box<Answering<S>>>>,
         form: Form,
         kept: Option<Kept>,
+        // Of an answer to nobody: how much it fills.
+        length: usize,
+    }
+}
+
+impl<S: Service> StreamAnswering<S> {
+    /// So many bytes, whatever was asked.
+    fn filled(length: usize) -> Self {
+        Self {
+            inner: None,
+            form: Form::Plain,
+            kept: None,
+            length,
+        }
     }
 }
 
@@ -112,15 +146,22 @@ impl<S: Service> Future for StreamAnswering<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = match ready!(this.inner.poll(cx)) {
+        let Some(inner) = this.inner else {
+            return Poll::Ready(Ok(fill(*this.length)));
+        };
+        let mut response = match ready!(inner.as_mut().poll(cx)) {
             Ok(response) => response,
             Err(never) => match never {},
         };
         // It means nothing here; the connection goes on, or GOAWAY has told.
         response.headers_mut().remove(CONNECTION);
-        let kept = this.kept.take().map(Arc::new);
-        if let (Form::Socket, Some(kept)) = (*this.form, &kept) {
-            response = websocket::answer(response, kept);
+        let mut kept = this.kept.take().map(Held::Alone);
+        if *this.form == Form::Socket
+            && let Some(Held::Alone(alone)) = kept
+        {
+            let shared = Arc::new(alone);
+            response = websocket::answer(response, &shared);
+            kept = Some(Held::Shared(shared));
         }
         let is_bare = *this.form == Form::Bare || has_no_content(response.status());
         if is_bare {
@@ -128,10 +169,25 @@ impl<S: Service> Future for StreamAnswering<S> {
         }
         let body = |inner| StreamBody {
             inner: Some(inner).filter(|_| !is_bare),
+            filler: None,
             kept,
         };
         Poll::Ready(Ok(response.map(body)))
     }
+}
+
+/// An answer that reaches nobody. Its date is one that the encoder does not enter into its table, of which the client's
+/// would know nothing.
+fn fill<B>(length: usize) -> Response<StreamBody<B>> {
+    let mut response = Response::new(StreamBody {
+        inner: None,
+        filler: Some(Bytes::from(vec![0; length])).filter(|bytes| !bytes.is_empty()),
+        kept: None,
+    });
+    let mut date = HeaderValue::from_static("now");
+    date.set_sensitive(true);
+    response.headers_mut().insert(DATE, date);
+    response
 }
 
 /// Whether an answer of that status never has a body.
@@ -157,7 +213,8 @@ pin_project_lite::pin_project! {
     pub(crate) struct StreamBody<B> {
         #[pin]
         inner: Option<Answer<B>>,
-        kept: Option<Arc<Kept>>,
+        filler: Option<Bytes>,
+        kept: Option<Held>,
     }
 }
 
@@ -175,9 +232,13 @@ where
         let this = self.project();
         let polled = match this.inner.as_pin_mut() {
             Some(inner) => inner.poll_frame(cx),
-            None => Poll::Ready(None),
+            None => {
+                let filler = this.filler.take().map(Data::Text);
+                Poll::Ready(filler.map(|filler| Ok(Frame::data(filler))))
+            }
         };
         if let Some(kept) = this.kept {
+            let kept = kept.kept();
             kept.place.carrier().taken();
             let part = match &polled {
                 Poll::Ready(Some(Ok(frame))) => frame.data_ref(),
@@ -194,10 +255,14 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.filler.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        (self.inner.as_ref()).map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match (&self.inner, &self.filler) {
+            (Some(inner), _) => inner.size_hint(),
+            (None, Some(_)) => SizeHint::default(),
+            (None, None) => SizeHint::with_exact(0),
+        }
     }
 }

@@ -2,65 +2,126 @@
 
 use crate::clock;
 use crate::http1::poll_discard;
+use crate::http2::blame::{Before, Blame};
 use crate::http2::carrier::Carrier;
+use crate::http2::carrier::Left;
 use crate::http2::flood::Budget;
-use crate::http2::frames::Frames;
+use crate::http2::frames::{self, Frame, Frames};
+use crate::http2::memory::{Memory, PREFACE, SHOWN_ON};
 use crate::seat::Seat;
 use crate::stream::Stream;
 use bytes::{Buf, Bytes};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-/// The length of what a client says before its first frame, in bytes.
-const PREFACE: usize = 24;
 
 #[derive(Debug)]
 pub(crate) struct Wire {
-    // Before the seat: the socket closes first.
-    stream: Stream,
+    /// There until this is dropped.
+    kept: Option<Left>,
     carrier: Arc<Carrier>,
+    introducing: Option<Box<Introducing>>,
+    /// To be written before what the engine writes.
+    ahead: Vec<u8>,
     /// Bytes that were read before this wire was made.
     first: Bytes,
     incoming: Frames,
     outgoing: Frames,
-    budget: Budget,
+    blame: Blame,
     said_goodbye: bool,
-    _seat: Arc<Seat>,
 }
 
+/// A new engine is told what the one before it knew.
+#[derive(Debug)]
+struct Introducing {
+    /// What it has not read of it yet.
+    told: Bytes,
+    /// What it says, of which nothing is sent.
+    said: Frames,
+    stream: u32,
+    /// What is to come of its answers: the stream's end, its settings, the acknowledgement of the client's, its window,
+    /// and the reset of the stream on which fields are shown.
+    awaited: u8,
+    reader: Option<Waker>,
+}
+
+const END: u8 = 1;
+const SETTINGS: u8 = 2;
+const ACKNOWLEDGEMENT: u8 = 4;
+const OPEN_WINDOW: u8 = 8;
+const RESET: u8 = 16;
+const REFUSAL: u8 = 128;
+
 impl Wire {
+    /// With a new engine above it: one that begins, or one that goes on from what is in `memory`.
     pub(crate) fn new(
         stream: Stream,
         carrier: Arc<Carrier>,
         seat: Arc<Seat>,
         first: Bytes,
+        memory: Option<Box<Memory>>,
     ) -> Self {
-        let most = carrier.link.worker.shared.limits.http2.idle_frames;
+        let limits = &carrier.link.worker.shared.limits.http2;
+        let introducing = memory.as_deref().map(|memory| {
+            carrier.introduce(memory.deficit());
+            Box::new(Introducing::new(memory))
+        });
+        let preface = match introducing {
+            None => PREFACE.len(),
+            Some(_) => 0,
+        };
+        let memory = memory.unwrap_or_else(|| {
+            let budget = Budget::new(limits.idle_frames, clock::now());
+            Box::new(Memory::new(budget))
+        });
         Self {
-            stream,
+            kept: Some(Left {
+                stream,
+                memory,
+                seat,
+            }),
             carrier,
+            introducing,
+            ahead: Vec::new(),
             first,
-            incoming: Frames::after(PREFACE),
+            incoming: Frames::after(preface),
             outgoing: Frames::after(0),
-            budget: Budget::new(most, clock::now()),
+            blame: Blame::default(),
             said_goodbye: false,
-            _seat: seat,
         }
     }
 
+    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
+        let kept = self.kept.as_mut();
+        let kept = kept.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+        Ok(Pin::new(&mut kept.stream))
+    }
+
     fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(kept) = &mut self.kept else {
+            return Ok(());
+        };
         let now = clock::now();
         self.carrier.link.wire_received(bytes.len());
-        let (budget, carrier) = (&mut self.budget, &self.carrier);
+        let (memory, carrier, blame) = (&mut *kept.memory, &self.carrier, &mut self.blame);
         let (mut is_allowed, mut is_greeted) = (true, true);
         self.incoming.feed(bytes, |frame| {
-            is_allowed &= budget.allows(frame, now);
+            is_allowed &= memory.budget.allows(frame, now);
             is_greeted &= carrier.is_greeted() || frame.is_greeting();
+            let before = Before {
+                in_block: carrier.headers_since().is_some(),
+                half_closed: frame.is_request()
+                    && frame.stream <= memory.newest()
+                    && carrier.is_half_closed(frame.stream),
+            };
+            blame.received(frame, before);
+            memory.received(frame);
             carrier.received(frame, now);
         });
+        memory.read(bytes, blame);
+        self.look_whether_calm();
         if !is_greeted {
             // It does not speak HTTP/2, so that a GOAWAY would say nothing to it.
             return Err(io::Error::other("the first frame is not SETTINGS"));
@@ -68,19 +129,132 @@ impl Wire {
         if is_allowed {
             return Ok(());
         }
-        tracing::debug!(peer = %carrier.link.entry.peer(), "a flood of frames; closed");
+        let peer = self.carrier.link.entry.peer();
+        tracing::debug!(%peer, "a flood of frames; closed");
         Err(io::Error::other("a flood of frames"))
     }
 
     fn written(&mut self, bufs: &[io::IoSlice<'_>], mut count: usize) {
+        let Some(kept) = &mut self.kept else { return };
         let now = clock::now();
         self.carrier.link.wire_sent(count);
-        self.budget.sent(count);
+        let (memory, carrier) = (&mut *kept.memory, &self.carrier);
+        memory.budget.sent(count);
         for buf in bufs {
             let part = &buf[..count.min(buf.len())];
             count -= part.len();
-            let carrier = &self.carrier;
-            self.outgoing.feed(part, |frame| carrier.sent(frame, now));
+            self.outgoing.feed(part, |frame| {
+                memory.sent(frame);
+                carrier.sent(frame, now);
+            });
+        }
+        self.look_whether_calm();
+    }
+
+    fn look_whether_calm(&self) {
+        let limits = &self.carrier.link.worker.shared.limits;
+        let window = limits.http2.connection_window_bytes;
+        let is_calm = self.incoming.is_between()
+            && self.outgoing.is_between()
+            && self.first.is_empty()
+            && (self.kept.as_ref())
+                .is_some_and(|kept| kept.memory.is_enough(limits.header_bytes, window));
+        self.carrier.set_calm(is_calm);
+    }
+
+    /// Tells a new engine what there is to tell, and nothing that the client says before the engine has answered.
+    fn poll_introduction(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<()> {
+        let Some(introducing) = &mut self.introducing else {
+            return Poll::Ready(());
+        };
+        if introducing.told.is_empty() {
+            introducing.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let count = introducing.told.len().min(buf.remaining());
+        buf.put_slice(&introducing.told[..count]);
+        introducing.told.advance(count);
+        Poll::Ready(())
+    }
+
+    /// Takes what a new engine answers to what it was told.
+    fn answered(&mut self, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let Some(introducing) = &mut self.introducing else {
+            return Ok(0);
+        };
+        bufs.iter().for_each(|buf| introducing.heard(buf));
+        if introducing.awaited & REFUSAL != 0 {
+            let why = "a resting connection could not be taken up again";
+            tracing::error!(peer = %self.carrier.link.entry.peer(), "{why}");
+            return Err(io::Error::other(why));
+        }
+        if introducing.awaited == 0 && introducing.said.is_between() {
+            let reader = introducing.reader.take();
+            self.introducing = None;
+            self.carrier.introduced();
+            if let Some(kept) = &mut self.kept {
+                let limits = &self.carrier.link.worker.shared.limits;
+                let window = limits.http2.connection_window_bytes;
+                self.ahead = kept.memory.open_window(window);
+            }
+            reader.into_iter().for_each(Waker::wake);
+        }
+        Ok(bufs.iter().map(|buf| buf.len()).sum())
+    }
+
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.ahead.is_empty() {
+            let ahead = std::mem::take(&mut self.ahead);
+            let polled = self.stream()?.poll_write(cx, &ahead);
+            self.ahead = ahead;
+            self.carrier.link.write_blocked(polled.is_pending());
+            let count = ready!(polled)?;
+            self.carrier.link.wire_sent(count);
+            self.ahead.drain(..count);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Introducing {
+    fn new(memory: &Memory) -> Self {
+        let fields = if memory.shows_fields() { RESET } else { 0 };
+        Self {
+            told: memory.introduction().into(),
+            said: Frames::after(0),
+            stream: memory.newest(),
+            awaited: END | SETTINGS | ACKNOWLEDGEMENT | OPEN_WINDOW | fields,
+            reader: None,
+        }
+    }
+
+    fn heard(&mut self, bytes: &[u8]) {
+        let (stream, awaited) = (self.stream, &mut self.awaited);
+        self.said.feed(bytes, |frame: Frame| {
+            *awaited &= !match frame.kind {
+                frames::SETTINGS if frame.is_greeting() => SETTINGS,
+                frames::SETTINGS => ACKNOWLEDGEMENT,
+                frames::WINDOW_UPDATE if frame.stream == 0 => OPEN_WINDOW,
+                frames::RST_STREAM if frame.stream == SHOWN_ON => RESET,
+                _ if frame.stream == stream && frame.ends_stream() => END,
+                _ => 0,
+            };
+            if frame.kind == frames::GOAWAY
+                || frame.kind == frames::RST_STREAM && frame.stream == stream
+            {
+                *awaited |= REFUSAL;
+            }
+        });
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if let Some(mut left) = self.kept.take()
+            && self.carrier.is_wanted_back()
+        {
+            left.memory.shrink();
+            self.carrier.leave(left);
         }
     }
 }
@@ -92,9 +266,12 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.introducing.is_some() {
+            return this.poll_introduction(cx, buf).map(Ok);
+        }
         let before = buf.filled().len();
         if this.first.is_empty() {
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            ready!(this.stream()?.poll_read(cx, buf))?;
         } else {
             let count = this.first.len().min(buf.remaining());
             buf.put_slice(&this.first[..count]);
@@ -123,7 +300,17 @@ impl AsyncWrite for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        if this.introducing.is_some() {
+            return Poll::Ready(this.answered(bufs));
+        }
+        ready!(this.poll_ahead(cx))?;
+        let named = match bufs.first() {
+            Some(first) if this.outgoing.is_between() => this.blame.name(first),
+            _ => None,
+        };
+        let renamed = named.as_deref().map(|named| [io::IoSlice::new(named)]);
+        let bufs = renamed.as_ref().map_or(bufs, |named| named);
+        let polled = this.stream()?.poll_write_vectored(cx, bufs);
         this.carrier.link.write_blocked(polled.is_pending());
         let count = ready!(polled)?;
         this.written(bufs, count);
@@ -136,8 +323,9 @@ impl AsyncWrite for Wire {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_flush(cx);
-        if this.stream.is_tls() {
+        ready!(this.poll_ahead(cx))?;
+        let polled = this.stream()?.poll_flush(cx);
+        if this.kept.as_ref().is_some_and(|kept| kept.stream.is_tls()) {
             this.carrier.link.write_blocked(polled.is_pending());
         }
         polled
@@ -147,11 +335,14 @@ impl AsyncWrite for Wire {
         let this = self.get_mut();
         this.carrier.link.shutting_down();
         if !this.said_goodbye {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            ready!(this.stream()?.poll_shutdown(cx))?;
             this.said_goodbye = true;
         }
         // What the client still sends, window updates most of the time, must not reset what it
         // has not read yet.
-        poll_discard(&mut this.stream, cx, false)
+        let Some(kept) = &mut this.kept else {
+            return Poll::Ready(Ok(()));
+        };
+        poll_discard(&mut kept.stream, cx, false)
     }
 }

@@ -1,10 +1,12 @@
-//! An encrypted connection that waits for its client: a small task without protocol state or
-//! buffers, for a session cannot be a bare descriptor.
+//! A connection that waits for its client and cannot be a bare descriptor, as it has a session or a
+//! past: a small task without protocol state or buffers.
 //!
-//! The rules are the lot's: it is closed only after a look, and what has arrived is served.
+//! The rules are the lot's: it is closed only after a look, and what has arrived is served. One that
+//! speaks HTTP/2 is never closed here: it is woken to say so itself.
 
 use crate::alarm::Alarm;
 use crate::clock;
+use crate::http2::Memory;
 use crate::link::Link;
 use crate::seat::Seat;
 use crate::shared::Orders;
@@ -12,7 +14,7 @@ use crate::stream::{Look, Stream, look};
 use crate::worker::{Fresh, Speaks};
 use bytes::Bytes;
 use curtsy_lifecycle::{Moment, State};
-use std::future::poll_fn;
+use std::future::Future;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,63 +35,102 @@ enum Awake {
     Bytes(Bytes),
     /// The client has gone, or the server cuts it off.
     Gone,
+    /// The client sends nothing more.
+    Ended,
     /// Nobody waits for it any longer.
     Dismissed,
 }
 
-/// Keeps a waiting connection until its client speaks or its time is over.
-pub(crate) fn rest(stream: Stream, seat: Arc<Seat>, link: Arc<Link>) {
+/// Keeps a waiting connection until its client speaks or its time is over. With a memory it speaks HTTP/2.
+pub(crate) fn rest(stream: Stream, seat: Arc<Seat>, link: Arc<Link>, memory: Option<Box<Memory>>) {
     link.worker.tally.parked();
-    let handle = link.worker.handle.clone();
-    drop(handle.spawn(keep(stream, seat, link)));
-}
-
-async fn keep(mut stream: Stream, seat: Arc<Seat>, link: Arc<Link>) {
     link.entry.begin_rest();
-    let awake = {
-        let mut resting = Resting {
-            partial_since: None,
-            alarm: Alarm::default(),
-        };
-        poll_fn(|cx| resting.poll(&mut stream, &link, cx)).await
-    };
-    match awake {
-        Awake::Bytes(first) => {
-            let entry = &link.entry;
-            let fresh = Fresh {
-                stream,
-                arrival: entry.arrival().clone(),
-                state: entry.state(),
-                since: entry.since(),
-                served: entry.served(),
-                first,
-                speaks: Speaks::Http1,
-            };
-            if let Some(seat) = Arc::into_inner(seat) {
-                link.worker.launch(fresh);
-                seat.give_up();
-            }
-        }
-        Awake::Gone => {}
-        Awake::Dismissed => {
-            let goodbye = Box::pin(timeout(
-                link.worker.shared.limits.close_linger,
-                stream.shutdown(),
-            ));
-            // It is closed either way.
-            let _ = goodbye.await;
-        }
-    }
+    let handle = link.worker.handle.clone();
+    drop(handle.spawn(Resting {
+        says_goodbye: memory.is_some(),
+        kept: Some((stream, memory, seat)),
+        link,
+        partial_since: None,
+        alarm: Alarm::default(),
+    }));
 }
 
+/// A future by hand: there are many of them, and an async function would keep everything twice.
 struct Resting {
+    // Dropped in this order: the socket closes before its seat is given up.
+    kept: Option<(Stream, Option<Box<Memory>>, Arc<Seat>)>,
+    link: Arc<Link>,
     /// Since when part of a record is there.
     partial_since: Option<Moment>,
     alarm: Alarm,
+    /// To end it is not for us.
+    says_goodbye: bool,
+}
+
+impl Future for Resting {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let Some((mut stream, memory, seat)) = this.kept.take() else {
+            return Poll::Ready(());
+        };
+        let awake = match this.watch(&mut stream, cx) {
+            Poll::Ready(awake) => awake,
+            Poll::Pending => {
+                this.kept = Some((stream, memory, seat));
+                return Poll::Pending;
+            }
+        };
+        let link = &this.link;
+        match (awake, memory) {
+            (Awake::Bytes(first), memory) => wake(stream, seat, link, first, memory),
+            (Awake::Gone, _) => {}
+            (Awake::Dismissed, Some(mut memory)) => {
+                memory.goodbye = true;
+                wake(stream, seat, link, Bytes::new(), Some(memory));
+            }
+            (Awake::Dismissed, None) | (Awake::Ended, _) => {
+                let linger = link.worker.shared.limits.close_linger;
+                drop(tokio::spawn(close(stream, seat, linger)));
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Says goodbye in the terms of the session, for as long as the client may take for it.
+async fn close(mut stream: Stream, seat: Arc<Seat>, linger: Duration) {
+    // It is closed either way.
+    let _ = timeout(linger, stream.shutdown()).await;
+    drop(stream);
+    drop(seat);
+}
+
+fn wake(stream: Stream, seat: Arc<Seat>, link: &Link, first: Bytes, memory: Option<Box<Memory>>) {
+    let entry = &link.entry;
+    let fresh = Fresh {
+        stream,
+        arrival: entry.arrival().clone(),
+        state: entry.state(),
+        since: entry.since(),
+        served: entry.served(),
+        first,
+        speaks: match memory {
+            Some(memory) => Speaks::Http2(Some(memory)),
+            None => Speaks::Http1,
+        },
+    };
+    if let Some(seat) = Arc::into_inner(seat) {
+        link.worker.launch(fresh);
+        seat.give_up();
+    }
 }
 
 impl Resting {
-    fn poll(&mut self, stream: &mut Stream, link: &Link, cx: &mut Context<'_>) -> Poll<Awake> {
+    fn watch(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Awake> {
+        const GOING: u32 = Orders::DRAIN | Orders::HEIR_SERVES | Orders::CLOSE_IDLE;
+        let link = &self.link;
         // Before the orders are looked at: one that comes later wakes us.
         link.entry.watch(cx.waker());
         let orders = link.orders();
@@ -99,12 +140,15 @@ impl Resting {
         let mut first = [0u8; FIRST];
         let mut buf = ReadBuf::new(&mut first);
         match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
-            Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(Awake::Dismissed),
+            Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(Awake::Ended),
             Poll::Ready(Ok(())) => {
                 return Poll::Ready(Awake::Bytes(Bytes::copy_from_slice(buf.filled())));
             }
             Poll::Ready(Err(_)) => return Poll::Ready(Awake::Gone),
             Poll::Pending => {}
+        }
+        if self.says_goodbye && orders & (GOING | Orders::END_LINGER) != 0 {
+            return Poll::Ready(Awake::Dismissed);
         }
         let now = clock::now();
         self.partial_since = match stream.is_amid_record() {
@@ -115,7 +159,7 @@ impl Resting {
         let until = match self.partial_since {
             // Its descriptor is wanted for somebody else.
             None if link.entry.is_dismissed() => now,
-            _ => self.patience(link, leave),
+            _ => self.patience(leave),
         };
         if now >= until {
             // The runtime may not have been told yet of what has arrived; it will be.
@@ -129,7 +173,8 @@ impl Resting {
     }
 
     /// When it is closed unless something arrives.
-    fn patience(&self, link: &Link, leave: bool) -> Moment {
+    fn patience(&self, leave: bool) -> Moment {
+        let link = &self.link;
         let limits = &link.worker.shared.limits;
         let entry = &link.entry;
         match (self.partial_since, entry.state()) {

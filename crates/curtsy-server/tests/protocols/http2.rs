@@ -6,6 +6,7 @@ use curtsy_server::{Http2Limits, Limits, ListenOn};
 use h2::client::SendRequest;
 use http::{Request, Response, StatusCode, Version};
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -47,7 +48,7 @@ impl Client {
     }
 }
 
-async fn hear(answer: h2::client::ResponseFuture) -> (StatusCode, String) {
+pub(crate) async fn hear(answer: h2::client::ResponseFuture) -> (StatusCode, String) {
     let response = soon(answer).await.unwrap();
     read(response).await
 }
@@ -64,7 +65,7 @@ async fn read(response: Response<h2::RecvStream>) -> (StatusCode, String) {
 }
 
 /// A frame by hand.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -555,7 +556,10 @@ async fn a_drain_under_load_loses_no_stream() {
             (answered, lost)
         });
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let called = server.called.clone();
+    server
+        .until(|_| called.load(Ordering::Relaxed) > 2_000)
+        .await;
     let outcome = server.stop().await;
     assert!(outcome.is_drained(), "{}", outcome.report());
     let (mut answered, mut lost) = (0, 0);

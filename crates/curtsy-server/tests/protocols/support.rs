@@ -110,6 +110,14 @@ async fn answer(
             format!("{peer} {local} tls={}", info.is_tls())
         }
         "/big" => "x".repeat(1 << 20),
+        path if path.starts_with("/echo-said/") => {
+            let said = request.headers().get("x-said").cloned();
+            if let Err(error) = request.into_body().collect().await {
+                panic!("{error}");
+            }
+            let said = said.map(|said| said.to_str().unwrap().to_owned());
+            said.unwrap_or_default()
+        }
         "/echo" => match request.into_body().collect().await {
             Ok(body) => return Ok(Response::new(Full::new(body.to_bytes()))),
             Err(error) => {

@@ -270,13 +270,36 @@ async fn files_are_reloaded_through_the_handle() {
     let second = write();
     server.handle.reload_certificates().unwrap();
     assert_eq!(shown().await, second);
-    std::fs::write(&chain, "nothing").unwrap();
-    let error = server.handle.reload_certificates().unwrap_err();
-    assert!(
-        error.is_certificate() && error.to_string().contains("no certificate"),
-        "{error}"
-    );
-    assert_eq!(shown().await, second);
+    // What cannot be used is refused, and says why; the old one stays.
+    let good = |path| std::fs::read_to_string(path).unwrap();
+    let (good_chain, good_key) = (good(&chain), good(&key));
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let expired = {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        params.self_signed(&other.signing_key).unwrap().pem()
+    };
+    let other_key = other.signing_key.serialize_pem();
+    for (bad_chain, bad_key, why) in [
+        ("nothing", good_key.as_str(), "no certificate"),
+        (&*good_chain, "nothing", "no private key"),
+        (&*good_chain, &*other_key, "does not belong"),
+        (&*expired, &*other_key, "has expired"),
+    ] {
+        std::fs::write(&chain, bad_chain).unwrap();
+        std::fs::write(&key, bad_key).unwrap();
+        let error = server.handle.reload_certificates().unwrap_err();
+        assert!(
+            error.is_certificate() && error.to_string().contains(why),
+            "{error}, where {why:?} was expected"
+        );
+        assert_eq!(shown().await, second, "{why}");
+    }
+    std::fs::write(&chain, other.cert.pem()).unwrap();
+    std::fs::write(&key, &other_key).unwrap();
+    server.handle.reload_certificates().unwrap();
+    assert_eq!(shown().await, other.cert.der().to_vec());
     server.stop().await;
 }
 
