@@ -55,3 +55,15 @@ pub fn head_scan(bytes: &[u8]) {
     let (front, back) = bytes.split_at(usize::from(cut).min(bytes.len()));
     assert_eq!(crate::http1::count_framing(&[front, back]), whole);
 }
+
+/// A stream of HTTP/1 requests, cut into two reads anywhere: where each ends does not depend on the
+/// cut.
+pub fn request_stream(bytes: &[u8]) {
+    let (cut, bytes) = bytes
+        .split_first()
+        .map_or((0, bytes), |(cut, rest)| (*cut, rest));
+    let whole = crate::http1::ends_of_requests(&[bytes]);
+    let (front, back) = bytes.split_at(usize::from(cut).min(bytes.len()));
+    assert_eq!(crate::http1::ends_of_requests(&[front, back]), whole);
+    assert!(whole.iter().all(|end| *end <= bytes.len()));
+}

@@ -77,6 +77,8 @@ impl Args {
         if self.threads > 1 {
             socket.set_reuse_port(true)?;
         }
+        // What is accepted inherits it: without, servers that answer in two writes wait for the client's delayed ACK.
+        socket.set_tcp_nodelay(true)?;
         socket.bind(&self.listen.into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;

@@ -35,3 +35,29 @@ pub(crate) fn count_framing(reads: &[&[u8]]) -> (u8, u8, Option<u64>) {
         scan.head_length(),
     )
 }
+
+/// Where each request of a stream that comes in `reads` ends, up to the first that is malformed; a
+/// body that only hyper knows of has one byte. For fuzz targets.
+#[cfg(fuzzing)]
+pub(crate) fn ends_of_requests(reads: &[&[u8]]) -> Vec<usize> {
+    let mut framing = framing::Framing::default();
+    let (mut ends, mut at) = (Vec::new(), 0);
+    for mut read in reads.iter().copied() {
+        while !read.is_empty() {
+            if framing.is_at_end() {
+                framing.restart();
+            }
+            let taken = framing.take(read);
+            framing.settle(|| BodyLength::Known(1));
+            at += taken;
+            read = &read[taken..];
+            if framing.is_malformed() {
+                return ends;
+            }
+            if framing.is_at_end() {
+                ends.push(at);
+            }
+        }
+    }
+    ends
+}
