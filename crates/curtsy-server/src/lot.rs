@@ -31,6 +31,8 @@ use tokio::sync::Notify;
 
 /// How many connections are taken out of the lot at a time, so that others get their turn.
 const BATCH: usize = 256;
+/// So many connections are worth a thread to close them.
+const MANY: usize = 1024;
 
 /// A connection in the lot.
 #[derive(Debug)]
@@ -474,6 +476,27 @@ fn call_back(parked: Parked, worker: &Arc<Worker>) {
             }
         }
     }
+}
+
+/// Closes the connections in all lots, each after a look, with a thread for each lot that holds
+/// many: the kernel closes them side by side.
+pub(crate) fn clear_all(workers: &[Arc<Worker>]) {
+    let Some((last, others)) = workers.split_last() else {
+        return;
+    };
+    std::thread::scope(|scope| {
+        for worker in others {
+            let clear = || {
+                worker.lot.clear(worker);
+            };
+            let is_large = worker.lot.slots().slab.len() >= MANY;
+            let thread = std::thread::Builder::new();
+            if !is_large || thread.spawn_scoped(scope, clear).is_err() {
+                clear();
+            }
+        }
+        last.lot.clear(last);
+    });
 }
 
 /// Closes a connection nobody waits for any longer; a request that has arrived is served first.

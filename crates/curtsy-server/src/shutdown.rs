@@ -395,9 +395,7 @@ impl Driver {
         self.shared.crier.nudge();
         self.shared.orders.give(Orders::END_LINGER);
         self.wake_all();
-        for worker in self.shared.workers() {
-            worker.lot.clear(worker);
-        }
+        crate::lot::clear_all(self.shared.workers());
     }
 
     /// Closes everything, and waits a bounded while for it to be closed.
