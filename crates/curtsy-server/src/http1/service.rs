@@ -116,19 +116,23 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
         let mut request = request.map(|incoming| Body::incoming(incoming, link.clone()));
         self.furnish(request.extensions_mut());
         let outlives = link.worker.shared.manners.on_disconnect == OnDisconnect::Finish;
-        let mut seat = outlives.then(|| self.seat.clone());
-        let entered = note.as_deref().map(Note::enter);
-        let state = catch_unwind(AssertUnwindSafe(|| {
-            State::begin(self.service.clone(), request, &mut seat)
-        }));
-        drop(entered);
-        Answering {
-            state: state.unwrap_or(State::Done { done: Done::Panic }),
+        let mut answering = Answering {
+            state: State::Done { done: Done::Panic },
             manner,
             link: Some(link.clone()),
-            seat,
+            seat: outlives.then(|| self.seat.clone()),
             note,
+        };
+        let entered = answering.note.as_deref().map(Note::enter);
+        // Made where it stays: futures are large.
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            answering.state = State::begin(self.service.clone(), request, &mut answering.seat);
+        }));
+        drop(entered);
+        if called.is_err() {
+            answering.state = State::Done { done: Done::Panic };
         }
+        answering
     }
 }
 
