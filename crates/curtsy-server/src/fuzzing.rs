@@ -29,7 +29,7 @@ pub fn proxy_header(bytes: &[u8]) {
 /// A line of the control socket.
 pub fn control_line(bytes: &[u8]) {
     if let Err(reply) = crate::control::parse(bytes) {
-        assert_eq!(reply.line().lines().count(), 1);
+        assert_eq!(reply.lines().count(), 1);
     }
 }
 
