@@ -340,7 +340,7 @@ impl AsyncWrite for Wire {
         match this.link.stage() {
             Stage::Answered => this.handed_over = this.link.entry.served(),
             stage if is_in_flight(stage) && !this.link.is_switching() => this.watch(cx)?,
-            _ => {}
+            Stage::Waiting | Stage::Called | Stage::Answering => {}
         }
         if !this.held.is_empty() {
             if this.link.stage() == Stage::Answered && this.holds_back() {
