@@ -26,6 +26,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 
 /// How much of pipelined answers is held back at most, in bytes.
 const HELD_MOST: usize = 64 << 10;
@@ -337,16 +338,19 @@ impl AsyncWrite for Wire {
     #[inline]
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match this.link.stage() {
-            Stage::Answered => this.handed_over = this.link.entry.served(),
-            stage if is_in_flight(stage) && !this.link.is_switching() => this.watch(cx)?,
-            Stage::Waiting | Stage::Called | Stage::Answering => {}
+        let stage = this.link.stage();
+        if stage == Stage::Answered {
+            this.handed_over = this.link.entry.served();
         }
         if !this.held.is_empty() {
-            if this.link.stage() == Stage::Answered && this.holds_back() {
+            if stage == Stage::Answered && this.holds_back() {
                 return Poll::Ready(Ok(()));
             }
             ready!(this.poll_flush_held(cx))?;
+        }
+        // After what was held is out: it answers requests that were there before the client went.
+        if is_in_flight(stage) && !this.link.is_switching() {
+            this.watch(cx)?;
         }
         if this.stream.is_tls() {
             let flushed = Pin::new(&mut this.stream).poll_flush(cx);
@@ -367,7 +371,8 @@ impl AsyncWrite for Wire {
         if this.closing == Closing::No {
             let is_all_read = !this.stream.is_tls()
                 && !this.link.closes_gently()
-                && this.stream.poll_read_ready(cx).is_pending();
+                && this.stream.poll_read_ready(cx).is_pending()
+                && has_budget_remaining();
             if is_all_read {
                 // To close it says the same.
                 this.closing = Closing::Done;
@@ -410,8 +415,55 @@ pub(crate) fn poll_discard(
             Poll::Ready(Ok(())) => expected = true,
             // The peer is gone: that is what we wait for.
             Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
-            Poll::Pending if expected => return Poll::Pending,
+            // A task that has had its turn is told nothing of its socket, and runs again at once.
+            Poll::Pending if expected || !has_budget_remaining() => return Poll::Pending,
             Poll::Pending => return Poll::Ready(Ok(())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::poll_discard;
+    use crate::stream::Stream;
+    use std::future::poll_fn;
+    use std::task::Poll;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+    use tokio::task::coop::{has_budget_remaining, poll_proceed};
+
+    /// To close over bytes that were not read would reset the answer before them.
+    #[tokio::test]
+    async fn a_task_that_has_had_its_turn_takes_no_socket_for_empty() {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(b"unread").await.unwrap();
+        far.readable().await.unwrap();
+        drop(near);
+        let mut stream = Stream::Unix(far);
+        poll_fn(|cx| {
+            while has_budget_remaining() {
+                if let Poll::Ready(spent) = poll_proceed(cx) {
+                    spent.made_progress();
+                }
+            }
+            let discarded = poll_discard(&mut stream, cx, false);
+            assert!(discarded.is_pending(), "{discarded:?}");
+            Poll::Ready(())
+        })
+        .await;
+        // Its next turn.
+        let mut first = true;
+        poll_fn(|cx| {
+            if std::mem::take(&mut first) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            poll_discard(&mut stream, cx, false).map(Result::unwrap)
+        })
+        .await;
+        assert_eq!(
+            crate::stream::look(std::os::fd::AsFd::as_fd(&stream)),
+            crate::stream::Look::Ended
+        );
     }
 }

@@ -11,6 +11,7 @@ mod clients;
 mod conformance;
 mod control;
 mod http2;
+mod in_flight;
 mod resting;
 mod support;
 mod switching;

@@ -14,7 +14,7 @@ pub fn request(method: &str, target: &str) -> String {
     format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n")
 }
 
-trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
 
 pub struct Client {
@@ -35,6 +35,15 @@ pub struct Answer {
 }
 
 impl Client {
+    /// Over a socket that the test has made.
+    pub fn over(socket: impl Socket + 'static) -> Self {
+        Self {
+            socket: Box::new(socket),
+            unread: Vec::new(),
+            local: None,
+        }
+    }
+
     pub async fn connect(address: SocketAddr) -> Self {
         let socket = timeout(PATIENCE, TcpStream::connect(address)).await;
         let socket = socket.expect("cannot connect in time").unwrap();
@@ -48,11 +57,7 @@ impl Client {
     }
 
     pub async fn connect_unix(path: &Path) -> Self {
-        Self {
-            socket: Box::new(UnixStream::connect(path).await.unwrap()),
-            unread: Vec::new(),
-            local: None,
-        }
+        Self::over(UnixStream::connect(path).await.unwrap())
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
