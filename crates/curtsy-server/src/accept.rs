@@ -86,7 +86,7 @@ impl Acceptor {
 
     /// Accepts until told to stop.
     pub(crate) async fn run(self, mut orders: watch::Receiver<Accepting>) -> Result<(), Error> {
-        let mut wait = FIRST_WAIT;
+        let mut wait = Wait::default();
         let mut told: Option<Moment> = None;
         loop {
             let trouble = tokio::select! {
@@ -100,6 +100,7 @@ impl Acceptor {
                 Some(error) if passes(&error) => {
                     self.worker.tally.accept_error(AcceptTrouble::Resources);
                     self.make_room(&error);
+                    let wait = wait.again();
                     // Room comes and goes many times a second; the metrics count each time.
                     let now = crate::clock::now();
                     if told.is_none_or(|told| now.since(told) >= TOLD_EVERY) {
@@ -115,7 +116,6 @@ impl Acceptor {
                         () = stopped(&mut orders) => {}
                         () = tokio::time::sleep(wait) => {}
                     }
-                    wait = (wait * 2).min(LONGEST_WAIT);
                 }
                 Some(error) if concerns_one(&error) => {
                     self.worker.tally.accept_error(AcceptTrouble::Gone);
@@ -130,10 +130,10 @@ impl Acceptor {
     }
 
     /// Accepts until there is trouble; each success ends the wait after earlier ones.
-    async fn accept_all(&self, wait: &mut Duration) -> io::Error {
+    async fn accept_all(&self, wait: &mut Wait) -> io::Error {
         loop {
             match self.accept().await {
-                Ok(()) => *wait = FIRST_WAIT,
+                Ok(()) => *wait = Wait::default(),
                 Err(error) => return error,
             }
         }
@@ -236,6 +236,25 @@ impl Acceptor {
     }
 }
 
+/// How long to wait after the next error that passes.
+#[derive(Debug)]
+struct Wait(Duration);
+
+impl Default for Wait {
+    fn default() -> Self {
+        Self(FIRST_WAIT)
+    }
+}
+
+impl Wait {
+    /// This time; the next time longer.
+    fn again(&mut self) -> Duration {
+        let now = self.0;
+        self.0 = (now * 2).min(LONGEST_WAIT);
+        now
+    }
+}
+
 /// Waits for the order to stop; an order that cannot come any more is one.
 async fn stopped(orders: &mut watch::Receiver<Accepting>) {
     drop(orders.wait_for(|order| *order != Accepting::Yes).await);
@@ -277,7 +296,7 @@ fn concerns_one(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{concerns_one, passes};
+    use super::{Wait, concerns_one, passes};
     use rustix::io::Errno;
     use std::io;
 
@@ -291,6 +310,13 @@ mod tests {
         let _client = tokio::net::TcpStream::connect(address).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         assert!(accepted.nodelay().unwrap());
+    }
+
+    #[test]
+    fn waits_double_up_to_a_second() {
+        let mut wait = Wait::default();
+        let waits: Vec<_> = (0..10).map(|_| wait.again().as_millis()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);
     }
 
     #[test]

@@ -215,6 +215,25 @@ async fn row_03_a_port_alone_is_every_address_of_both_kinds() {
     assert!(running.await.unwrap().unwrap().is_drained());
 }
 
+/// What an error that does not pass looks like: somebody else has ended the listening socket.
+#[tokio::test]
+async fn row_16_other_errors_end_the_server_and_what_is_connected_is_served() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let same = listener.try_clone().unwrap();
+    let server = serve_with(|builder| builder.listen(("other", listener))).await;
+    let mut client = Client::connect(same.local_addr().unwrap()).await;
+    client.send(request("GET", "/gate?a")).await;
+    server.app.noted("in /gate?a").await;
+    rustix::net::shutdown(&same, rustix::net::Shutdown::Both).unwrap();
+    soon("draining", server.handle.reached(Phase::Draining)).await;
+    server.app.open("a");
+    client.answer().await.is(200, "through a").and_closes();
+    let ended = soon("the end", server.running).await.unwrap();
+    let error = ended.unwrap_err();
+    assert!(error.is_accept(), "{error}");
+    assert!(error.to_string().contains("listener other"), "{error}");
+}
+
 #[tokio::test]
 async fn row_17_listeners_and_connections_put_values_into_requests() {
     let folder = tempfile::tempdir().unwrap();
