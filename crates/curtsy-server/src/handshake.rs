@@ -112,9 +112,6 @@ pub(crate) async fn receive(fresh: Fresh, epoch: Arc<Epoch>, worker: Arc<Worker>
     let link = Arc::new(Link::new(entry, worker));
     let seat = Seat::take(link.clone());
     let shared = &link.worker.shared;
-    if let Some(hook) = &shared.hooks.state {
-        hook(&link.info(), State::Handshake);
-    }
     let heard = AtomicBool::new(false);
     let found = within(&link, &heard, find(stream, &mut arrival, &epoch, &heard)).await;
     match found {

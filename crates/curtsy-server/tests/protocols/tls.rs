@@ -617,3 +617,31 @@ async fn handshakes_that_fail_are_counted_by_why() {
     drop((plain, broken, silent));
     server.stop().await;
 }
+
+/// The contract's row 14, with a handshake first.
+#[tokio::test]
+async fn states_of_encrypted_connections_are_told_in_their_order() {
+    use curtsy_server::State::{Active, Closed, Handshake, Idle, New};
+    let states = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let told = states.clone();
+    let server = serve(any_port().tls(config()), |builder| {
+        builder.on_connection_state(move |_, state| told.lock().unwrap().push(state))
+    })
+    .await;
+    let until = async |expected: &[curtsy_server::State]| {
+        server
+            .until(|_| states.lock().unwrap().len() >= expected.len())
+            .await;
+        assert_eq!(*states.lock().unwrap(), expected);
+    };
+    let mut client = secure(server.address, &[]).await;
+    until(&[Handshake, New]).await;
+    say(&mut client, "/gate").await;
+    until(&[Handshake, New, Active]).await;
+    server.gate.add_permits(1);
+    hear(&mut client).await;
+    until(&[Handshake, New, Active, Idle]).await;
+    drop(client);
+    until(&[Handshake, New, Active, Idle, Closed]).await;
+    server.stop().await;
+}
