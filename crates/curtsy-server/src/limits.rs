@@ -87,3 +87,53 @@ impl Default for Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Limits;
+    use std::time::Duration;
+
+    /// What is written down elsewhere for users and operators holds here.
+    #[test]
+    fn everything_is_bounded_by_default_and_by_how_much() {
+        let Limits {
+            header_timeout,
+            read_timeout,
+            body_stall,
+            write_timeout,
+            write_stall,
+            idle_timeout,
+            handshake_timeout,
+            header_bytes,
+            header_fields,
+            request_body_bytes,
+            unread_body_bytes,
+            close_linger,
+            connections,
+            park_after,
+            blocked_after,
+            http2: _,
+        } = Limits::default();
+        let s = Duration::from_secs;
+        assert_eq!((header_timeout, handshake_timeout), (s(10), s(10)));
+        assert_eq!(
+            (body_stall, write_stall, idle_timeout),
+            (s(30), s(30), s(120))
+        );
+        assert_eq!((header_bytes, header_fields), (65_536, 500));
+        assert_eq!(
+            (unread_body_bytes, close_linger),
+            (262_144, Duration::from_millis(500))
+        );
+        assert_eq!(
+            (park_after, blocked_after),
+            (Duration::from_millis(100), s(1))
+        );
+        // These depend on what is served.
+        assert_eq!((read_timeout, write_timeout), (None, None));
+        assert_eq!((request_body_bytes, connections), (None, None));
+        let drain = curtsy_lifecycle::DrainPolicy::default();
+        assert_eq!((drain.linger, drain.deadline), (s(1), s(30)));
+        assert_eq!(drain.lame_duck, Duration::ZERO);
+    }
+}

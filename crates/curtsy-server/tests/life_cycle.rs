@@ -330,6 +330,24 @@ async fn row_08_at_the_deadline_stragglers_are_named_and_cut() {
 }
 
 #[tokio::test]
+async fn row_08_the_report_says_how_much_of_an_answer_was_sent() {
+    let server = serve_with(|builder| builder.drain(until_deadline(ms(200)))).await;
+    let mut client = server.client().await;
+    client.send(request("GET", "/stream?never")).await;
+    let head = client.head().await.head;
+    assert_eq!(client.take(11).await, b"6\r\nbegun \r\n");
+    server.handle.wish_shutdown();
+    let outcome = server.ended().await;
+    let [straggler] = outcome.report().stragglers.as_slice() else {
+        panic!("{outcome:?}");
+    };
+    let sent = u64::try_from(head.len() + 11).unwrap();
+    assert_eq!(straggler.bytes_sent, sent, "{straggler}");
+    assert_eq!(straggler.state, State::Active);
+    client.is_cut().await;
+}
+
+#[tokio::test]
 async fn row_08_or_left_running() {
     let policy = DrainPolicy {
         at_deadline: AtDeadline::Leave,
