@@ -14,6 +14,7 @@ mod handshakes;
 mod load;
 mod memory;
 mod refusals;
+mod routes;
 mod server;
 mod streams;
 mod switching;
