@@ -3,6 +3,8 @@
 use crate::server::{BOUND, CURTSY, Server};
 use std::process::{Command, Output};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A terminal of 80 columns and 24 lines with one program in it.
 struct Terminal {
@@ -173,6 +175,37 @@ async fn drain_shows_a_bar_that_moves() {
     let screen = terminal.shows(&["drained in", "exit=0"]).await;
     assert!(!screen.contains("cut in"), "the bar is gone: {screen}");
     assert_eq!(server.end().await.status.code(), Some(0));
+}
+
+/// The demo where most people meet it: started in a terminal, ended with Ctrl-C.
+#[tokio::test]
+async fn ctrl_c_drains_the_demo_with_a_bar() {
+    // The shell outlives it.
+    let demo = format!("trap : INT; {CURTSY} demo --listen 127.0.0.1:0 --deadline 10m");
+    let Some(terminal) = Terminal::start(&demo) else {
+        return;
+    };
+    let screen = terminal.shows(&["listening on http://"]).await;
+    let address = screen.split("http://").nth(1).unwrap();
+    let address = address.split_whitespace().next().unwrap();
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let request = b"GET /slow?ms=3000 HTTP/1.1\r\nHost: x\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    // Answered on another connection: the first request is under way by now.
+    let mut other = TcpStream::connect(address).await.unwrap();
+    let request = b"GET /slow?ms=200 HTTP/1.0\r\n\r\n";
+    other.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    other.read_to_string(&mut answer).await.unwrap();
+    terminal.press(&["C-c"]);
+    terminal
+        .shows(&["draining [", "of 600 s  waiting for 1 active"])
+        .await;
+    answer.clear();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("slept 3000 ms\n"), "{answer}");
+    let screen = terminal.shows(&["curtsy: drained in", "exit=0"]).await;
+    assert!(!screen.contains("draining ["), "the bar is gone: {screen}");
 }
 
 #[tokio::test]
