@@ -61,7 +61,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    curtsy_sys::allocator::give_back_at_once();
+    curtsy_sys::allocator::give_back_soon();
     let arguments = Arguments::parse();
     log::begin();
     let command = arguments
