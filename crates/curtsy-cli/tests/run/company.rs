@@ -2,8 +2,8 @@
 //! others serve without, and take them when they are free.
 
 use crate::admin::get;
-use crate::supervisor::{BOUND, CURTSY, Supervisor, kill};
-use curtsy_prove::child::{Child, free_address};
+use crate::supervisor::{BOUND, CURTSY, Supervisor, kill, status_at};
+use curtsy_prove::child::free_address;
 use rustix::process::Pid;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -12,7 +12,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::Command;
 
 const NO_ADMIN: &str = "another process has the admin listener's address";
 const NO_CONTROL: &str = "another process has the control socket";
@@ -38,13 +37,7 @@ async fn told_at(admin: SocketAddr, what: &str) -> Option<u64> {
 
 /// Who answers at the control path.
 async fn steered_at(control: &Path) -> Option<u64> {
-    let mut command = Command::new(CURTSY);
-    command.args(["status", "--json", "--control"]).arg(control);
-    let mut child = Child::spawn(command).unwrap();
-    let exit = child.wait_exit(BOUND).await.unwrap();
-    child.wait_output_end(BOUND).await.unwrap();
-    let status: Value = serde_json::from_str(&child.stdout()).ok()?;
-    exit.status.success().then(|| status["pid"].as_u64())?
+    status_at(control).await?["pid"].as_u64()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
