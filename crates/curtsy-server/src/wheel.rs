@@ -86,7 +86,7 @@ impl Drop for Awake {
         let mut slots = self.0.wheel.slots();
         slots.awake -= 1;
         slots.stirred += 1;
-        if slots.awake == 0 || slots.stirred % Quiet::MANY == 0 {
+        if slots.awake == 0 || slots.stirred.is_multiple_of(Quiet::MANY) {
             drop(slots);
             self.0.wheel.sooner.notify_one();
         }
