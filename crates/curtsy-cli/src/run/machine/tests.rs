@@ -417,10 +417,6 @@ fn reloads_during_a_reload_are_one_more_after_it_whatever_came_of_it() {
         number: 2,
         attempt: 3,
     };
-    let again = Generation {
-        number: 2,
-        attempt: 3,
-    };
     assert_eq!(
         desk.sees(ended(3, 9)),
         [
@@ -431,7 +427,7 @@ fn reloads_during_a_reload_are_one_more_after_it_whatever_came_of_it() {
     );
     assert_eq!(
         desk.sees(Event::Ready(Id(4))),
-        [Action::Signal(Id(2), TERM), Action::Reloaded(again, Ok(())),]
+        [Action::Signal(Id(2), TERM), Action::Reloaded(again, Ok(()))]
     );
     // And one that comes before anything serves.
     let mut desk = Desk::new(1);
