@@ -50,6 +50,7 @@ mod succession;
 mod threads;
 mod tls;
 mod trace;
+mod vacancy;
 mod watchdog;
 mod wheel;
 mod worker;

@@ -162,6 +162,19 @@ async fn what_cannot_be_bound_is_named_with_the_way_out() {
             "{address}: {stderr}"
         );
     }
+    // Nor does one start that is alone and cannot have what it was told: only several of a supervisor's wait for it.
+    let control = directory.path().join("control");
+    let other = tokio::net::UnixListener::bind(&control).unwrap();
+    let control = control.to_str().unwrap();
+    for (flag, value, says) in [
+        ("--admin", taken.as_str(), "in use"),
+        ("--control", control, "another server listens there"),
+    ] {
+        let (code, stderr) = run(&["demo", "--listen", "127.0.0.1:0", flag, value]).await;
+        assert_eq!(code, Some(1), "{flag}: {stderr}");
+        assert!(stderr.contains(says) && stderr.contains(value), "{stderr}");
+    }
+    drop(other);
     demo.stop().await;
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod content;
+mod drained;
 mod failure;
 mod idle;
 mod load;

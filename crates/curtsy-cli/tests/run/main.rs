@@ -8,6 +8,7 @@
 
 mod admin;
 mod brokered;
+mod company;
 mod failures;
 mod file;
 mod init;

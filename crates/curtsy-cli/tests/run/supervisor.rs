@@ -2,9 +2,10 @@
 
 use curtsy_prove::child::{Child, ChildSignal};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -77,6 +78,11 @@ impl Supervisor {
         (exit.status.code(), child.stderr())
     }
 
+    /// `curtsy status --json`.
+    pub(crate) async fn status(&self) -> Value {
+        status_at(&self.control()).await.unwrap()
+    }
+
     /// A reload that must succeed.
     pub(crate) async fn reloads(&self) {
         let (code, said) = self.reload().await;
@@ -126,6 +132,16 @@ impl Supervisor {
             .unwrap()
             .unwrap()
     }
+}
+
+/// What whoever is at that control socket says of itself, if somebody is.
+pub(crate) async fn status_at(control: &Path) -> Option<Value> {
+    let mut command = Command::new(CURTSY);
+    command.args(["status", "--json", "--control"]).arg(control);
+    let mut child = Child::spawn(command).unwrap();
+    child.wait_exit(BOUND).await.unwrap();
+    child.wait_output_end(BOUND).await.unwrap();
+    serde_json::from_str(&child.stdout()).ok()
 }
 
 /// Kills a process that a supervisor of ours has not reaped.

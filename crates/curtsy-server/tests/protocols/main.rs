@@ -11,6 +11,7 @@ mod clients;
 mod conformance;
 mod control;
 mod http2;
+mod quiet;
 mod resting;
 mod support;
 mod switching;
