@@ -70,6 +70,6 @@ fn visible() -> Command {
 }
 
 fn failed(text: &str) -> ExitCode {
-    crate::progress::write(&format!("curtsy: {text}\n"));
+    crate::voice::say(&format!("curtsy: {text}\n"));
     ExitCode::from(1)
 }

@@ -1,6 +1,8 @@
 //! How much is logged: `CURTSY_LOG` at the start, `curtsy log-level` from then on.
 
+use crate::voice::Voice;
 use curtsy::BoxError;
+use std::io::{IsTerminal, stderr};
 use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 
@@ -14,7 +16,8 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 pub(crate) fn begin() {
     let filter = EnvFilter::try_from_env("CURTSY_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     let builder = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| Voice)
+        .with_ansi(stderr().is_terminal())
         .with_env_filter(filter)
         .with_filter_reloading();
     let handle = builder.reload_handle();

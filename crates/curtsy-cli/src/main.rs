@@ -14,6 +14,7 @@ mod prove;
 mod run;
 mod steer;
 mod top;
+mod voice;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -67,6 +68,9 @@ fn main() -> ExitCode {
     let command = arguments
         .command
         .unwrap_or_else(|| Command::Demo(demo::Arguments::default()));
+    // What serves must not wait for whoever reads what it says.
+    let serves = matches!(command, Command::Demo(_) | Command::Run(_));
+    let _last_words = serves.then(voice::begin);
     match command {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Prove(arguments) => prove::run(arguments),

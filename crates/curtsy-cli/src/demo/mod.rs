@@ -4,7 +4,7 @@ mod routes;
 mod security;
 mod websocket;
 
-use crate::{duration, log, progress};
+use crate::{duration, log, progress, voice};
 use clap::Args;
 use curtsy::{
     AccessLog, AdminAddress, DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase,
@@ -223,5 +223,5 @@ fn tell_restart(step: &RestartStep<'_>) {
 
 /// A line in one write: during a restart two processes write to one terminal.
 fn say(text: &str) {
-    progress::write(&format!("{text}\n"));
+    voice::say(&format!("{text}\n"));
 }

@@ -198,10 +198,6 @@ fn obey(events: &UnboundedSender<Heard>) -> std::io::Result<()> {
     Ok(())
 }
 
-#[allow(
-    clippy::print_stderr,
-    reason = "this is the command's conversation with its user"
-)]
 fn say(text: &str) {
-    eprintln!("{text}");
+    crate::voice::say(&format!("{text}\n"));
 }

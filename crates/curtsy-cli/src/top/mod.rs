@@ -129,5 +129,5 @@ fn meaning(code: KeyCode, modifiers: KeyModifiers) -> Key {
 }
 
 fn say(text: &str) {
-    crate::progress::write(&format!("curtsy: {text}\n"));
+    crate::voice::say(&format!("curtsy: {text}\n"));
 }

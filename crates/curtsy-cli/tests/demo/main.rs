@@ -18,3 +18,4 @@ mod server;
 mod streams;
 mod switching;
 mod trusting;
+mod unread;
