@@ -23,6 +23,7 @@ use crate::address::ListenAddress;
 use crate::error::{Error, Kind};
 use crate::handle::Handle;
 use crate::listener::{ListenOn, Listener, bind_all};
+use crate::spare::Spare;
 use curtsy_handover::InheritedListener;
 use curtsy_lifecycle::Address;
 use desk::Desk;
@@ -220,6 +221,7 @@ async fn accept(
     mut orders: watch::Receiver<Accepting>,
     alive: mpsc::Sender<()>,
 ) {
+    let spare = Arc::new(Spare::new("admin listener"));
     loop {
         let accepted = async {
             let place = room
@@ -236,16 +238,16 @@ async fn accept(
         };
         match accepted {
             Ok((stream, place)) => {
-                let (desk, alive) = (desk.clone(), alive.clone());
+                spare.refill();
+                let (desk, alive, spare) = (desk.clone(), alive.clone(), spare.clone());
                 drop(tokio::spawn(async move {
                     desk.answer(stream).await;
+                    spare.refill();
                     drop((place, alive));
                 }));
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept on the admin listener");
-                sleep(PAUSE).await;
-            }
+            Err(error) if spare.make_room(&error) => {}
+            Err(_) => sleep(PAUSE).await,
         }
     }
 }
