@@ -10,6 +10,7 @@ mod clients;
 mod descriptors;
 mod exit;
 mod following;
+mod full;
 mod handshakes;
 mod load;
 mod memory;
