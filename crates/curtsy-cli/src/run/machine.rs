@@ -292,7 +292,11 @@ impl Machine {
         let expected = !self.is_alive_in(process, self.current);
         self.slots.retain(|slot| slot.process != process);
         if !expected {
-            self.give_up(now, end.status().max(1), &end.to_string());
+            let when = match end {
+                End::NotExecuted { .. } => "",
+                End::Status(_) | End::Signal(_) => " before it was ready",
+            };
+            self.give_up(now, end.status().max(1), &format!("{end}{when}"));
         }
     }
 
@@ -472,7 +476,10 @@ impl Machine {
     }
 
     fn not_ready(&self) -> String {
-        format!("was not ready within {:?}", self.policy.ready_timeout)
+        format!(
+            "was not ready within {:?} (--ready is how that is known, --ready-timeout how long it may take)",
+            self.policy.ready_timeout
+        )
     }
 
     fn late(&mut self, index: usize) {

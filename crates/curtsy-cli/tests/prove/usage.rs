@@ -9,10 +9,7 @@ async fn a_wrong_command_line_exits_with_2_and_says_why() {
     let url = "http://127.0.0.1:9/";
     for (arguments, why) in [
         (vec![], "<URL>"),
-        (
-            vec!["ftp://127.0.0.1/"],
-            "the scheme is to be http or https",
-        ),
+        (vec!["ftp://127.0.0.1/"], "write http://HOST"),
         (vec!["127.0.0.1:9000"], "scheme"),
         (vec![url, "--conns=0"], "--conns"),
         (vec![url, "--think=soon"], "500ms"),

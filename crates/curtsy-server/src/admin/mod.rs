@@ -67,6 +67,8 @@ impl AdminAddress {
         let text = self.0.as_str();
         match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
             Ok(port) => Ok(ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())),
+            // Too large a port, and not an address without one.
+            Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => format!(":{text}").parse(),
             Err(_) => text.parse(),
         }
     }
