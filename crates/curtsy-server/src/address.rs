@@ -64,7 +64,7 @@ impl ListenAddress {
 }
 
 /// What is wrong with a Unix socket's.
-const NO_PATH: &str = "it has no path, or a mode that is not octal such as 660";
+const NO_PATH: &str = "it has no path, or a mode that is not octal and from 0 to 777";
 
 impl FromStr for ListenAddress {
     type Err = Error;
@@ -201,9 +201,9 @@ mod tests {
             ("", "no port"),
             ("a b:80", "host is not a name"),
             ("http://x:80", "host is not a name"),
-            ("unix:", "path or mode"),
-            ("unix:/a?mode=9", "path or mode"),
-            ("unix:/a?mode=7777", "path or mode"),
+            ("unix:", "no path"),
+            ("unix:/a?mode=9", "octal"),
+            ("unix:/a?mode=7777", "octal"),
         ] {
             let error = text.parse::<ListenAddress>().unwrap_err();
             assert!(error.is_address());

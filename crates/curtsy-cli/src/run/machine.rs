@@ -471,15 +471,13 @@ impl Machine {
             && self.slots.iter().any(|slot| slot.state == State::Again)
         {
             let why = self.not_ready();
-            self.give_up(now, 1, &why);
+            let hint = "--ready says how that is known, --ready-timeout how long it may take";
+            self.give_up(now, 1, &format!("{why}; {hint}"));
         }
     }
 
     fn not_ready(&self) -> String {
-        format!(
-            "was not ready within {:?} (--ready is how that is known, --ready-timeout how long it may take)",
-            self.policy.ready_timeout
-        )
+        format!("was not ready within {:?}", self.policy.ready_timeout)
     }
 
     fn late(&mut self, index: usize) {
