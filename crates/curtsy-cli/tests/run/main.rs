@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod asking;
 mod brokered;
 mod failures;
 mod file;
