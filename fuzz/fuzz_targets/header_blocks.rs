@@ -102,11 +102,10 @@ impl Engine {
 
 /// The field of that number alone.
 fn indexed(number: usize) -> Vec<u8> {
-    match u8::try_from(number - 127) {
-        Err(_) => vec![0x80 | number as u8],
-        Ok(more) if more < 128 => vec![0xff, more],
-        Ok(more) => vec![0xff, more & 0x7f | 0x80, 1],
-    }
+    let Some(more) = number.checked_sub(127) else {
+        return vec![0x80 | u8::try_from(number).expect("seven bits")];
+    };
+    vec![0xff, u8::try_from(more).expect("seven bits")]
 }
 
 fuzz_target!(|bytes: &[u8]| {
