@@ -61,19 +61,6 @@ impl Body {
         self.link.as_ref().map(|link| link.info())
     }
 
-    /// hyper's own body, for services that ask for it; `None` if it is not one.
-    pub(crate) fn into_incoming(mut self) -> Option<Incoming> {
-        let Kind::Incoming(incoming) = std::mem::replace(&mut self.kind, Kind::Empty) else {
-            return None;
-        };
-        if let Some(link) = &self.link
-            && !incoming.is_end_stream()
-        {
-            link.body_escaped();
-        }
-        Some(incoming)
-    }
-
     fn fault(&mut self, fault: BodyFault) -> BodyError {
         self.kind = Kind::Empty;
         if let Some(link) = &self.link {

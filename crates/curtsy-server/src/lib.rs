@@ -74,7 +74,7 @@ pub use mode::{Mode, ModeName, PlainOnTls};
 pub use proxy::ProxyPeers;
 pub use restart::{RestartStep, Restarted};
 pub use server::{Builder, Outcome, Server};
-pub use service::{BoxError, Hyper, IntoService, Service, Tower};
+pub use service::{Arrived, BoxError, Hyper, IntoService, Service, Tower};
 pub use shared::OnDisconnect;
 pub use succession::Succession;
 pub use tls::{Certificate, CertificateStore, ClientCertificates, TlsBuilder, TlsConfig};

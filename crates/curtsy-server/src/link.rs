@@ -9,7 +9,7 @@
 
 use crate::clock;
 use crate::http1::{BodyLength, Head};
-use crate::shared::Orders;
+use crate::shared::{OnDisconnect, Orders};
 use crate::worker::Worker;
 use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, Origin, State, Step};
 use hyper::body::Incoming;
@@ -153,6 +153,11 @@ impl Link {
         } else {
             orders
         }
+    }
+
+    /// Handlers run to their end whatever becomes of their client.
+    pub(crate) fn outlives(&self) -> bool {
+        self.worker.shared.manners.on_disconnect == OnDisconnect::Finish
     }
 
     pub(crate) fn info(&self) -> ConnectionInfo {

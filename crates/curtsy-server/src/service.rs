@@ -1,10 +1,13 @@
 //! What answers requests: tower's services and hyper's, unchanged.
 
 use crate::body::Body;
+use crate::link::Link;
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use std::error::Error as StdError;
 use std::future::Future;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Any error.
@@ -25,7 +28,47 @@ pub trait Service: Clone + Send + 'static {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
 
     /// Takes a request.
-    fn call(&mut self, request: Request<Body>) -> Self::Future;
+    fn call(&mut self, request: Arrived<'_>) -> Self::Future;
+}
+
+/// A request as hyper hands it over, and the connection that brought it.
+#[derive(Debug)]
+pub struct Arrived<'a> {
+    pub(crate) request: Request<Incoming>,
+    pub(crate) link: &'a Arc<Link>,
+}
+
+impl Arrived<'_> {
+    /// With a body that knows its connection.
+    #[inline]
+    fn into_request(self) -> Request<Body> {
+        let link = self.link;
+        self.request
+            .map(|incoming| Body::incoming(incoming, link.clone()))
+    }
+
+    /// Nobody will read its body.
+    pub(crate) fn leave(self) {
+        drop(self.into_request());
+    }
+
+    /// Whoever shall read its body is not ready.
+    pub(crate) fn wait(self) -> Request<Incoming> {
+        if !self.request.body().is_end_stream() {
+            self.link.body_opened();
+        }
+        self.request
+    }
+
+    /// With hyper's own body: who reads that, the server does not see.
+    #[inline]
+    fn into_incoming(self) -> Request<Incoming> {
+        if !self.request.body().is_end_stream() {
+            self.link.body_opened();
+            self.link.body_escaped();
+        }
+        self.request
+    }
 }
 
 /// Turns what answers requests into the shape that the server calls.
@@ -88,8 +131,9 @@ where
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> S::Future {
-        self.0.call(request)
+    #[inline]
+    fn call(&mut self, request: Arrived<'_>) -> S::Future {
+        self.0.call(request.into_request())
     }
 }
 
@@ -133,8 +177,9 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> S::Future {
-        self.0.call(request)
+    #[inline]
+    fn call(&mut self, request: Arrived<'_>) -> S::Future {
+        self.0.call(request.into_request())
     }
 }
 
@@ -167,12 +212,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> S::Future {
-        let (parts, body) = request.into_parts();
-        // The server alone calls this, with bodies that came over a connection.
-        let body = body
-            .into_incoming()
-            .expect("a body made by hand cannot be given to a service of `Incoming`");
-        self.0.call(Request::from_parts(parts, body))
+    #[inline]
+    fn call(&mut self, request: Arrived<'_>) -> S::Future {
+        self.0.call(request.into_incoming())
     }
 }

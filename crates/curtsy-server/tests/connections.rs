@@ -279,6 +279,27 @@ async fn row_18_cancel_drops_the_handler_of_a_client_that_goes() {
     server.drain().await;
 }
 
+#[tokio::test]
+async fn who_has_sent_a_request_and_says_no_more_is_answered() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = serve().await;
+    for _ in 0..50 {
+        let client = tokio::net::TcpSocket::new_v4().unwrap();
+        let mut client = client.connect(server.address).await.unwrap();
+        client
+            .write_all(request("GET", "/").as_bytes())
+            .await
+            .unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        soon("the answer", client.read_to_string(&mut answer))
+            .await
+            .unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+    server.drain().await;
+}
+
 async fn finishing() -> Running {
     serve_with(|builder| builder.on_disconnect(OnDisconnect::Finish)).await
 }

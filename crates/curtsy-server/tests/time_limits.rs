@@ -70,6 +70,22 @@ async fn header_timeout_slow_header_lines_are_408() {
 }
 
 #[tokio::test]
+async fn header_timeout_of_half_a_head_behind_a_request_counts_from_its_turn() {
+    let server = with_header_timeout(ms(5)).await;
+    let mut client = server.client().await;
+    let first = request("GET", "/gate?a");
+    client.send(format!("{first}GET /second HT")).await;
+    server.app.noted("in /gate?a").await;
+    // Longer than the half could have waited by itself.
+    assert!(not_within(2 * HEADER, client.read_some()).await);
+    server.app.open("a");
+    assert_eq!(client.answer().await.status, 200);
+    client.send("TP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.answer().await.status, 200);
+    server.drain().await;
+}
+
+#[tokio::test]
 async fn header_timeout_counts_from_the_accept_for_the_first_request() {
     let server = with_header_timeout(ms(5)).await;
     let begun = Instant::now();

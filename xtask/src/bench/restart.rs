@@ -29,13 +29,16 @@ const PAUSES_MS: [u64; 3] = [0, 2, 50];
 
 /// Restarts in a run, and the time from one to the next.
 const RESTARTS: u64 = 7;
-const EVERY: Duration = Duration::from_millis(1500);
+const EVERY: Duration = Duration::from_secs(1);
 
 /// How long a restart may take until it has happened, and a server to answer after its start.
 const WITHIN: Duration = Duration::from_secs(15);
 
 /// The connections of the second table.
 const IDLE: usize = 10_000;
+
+/// Runs of the second table, at least: its goals are medians of so many.
+const IDLE_RUNS: usize = 5;
 const BUSY: usize = 50;
 const BUSY_PAUSE_MS: u64 = 5;
 
@@ -137,7 +140,11 @@ fn all_pauses(bench: &Bench, name: &str, work: &Path, restarts: u64) -> Result<V
 
 /// One restart with many idle connections and a few busy ones.
 fn idle(bench: &Bench, work: &Path) -> Result<Table> {
-    let runs = if bench.quick { 1 } else { bench.rounds };
+    let runs = if bench.quick {
+        1
+    } else {
+        bench.rounds.max(IDLE_RUNS)
+    };
     let how = format!(
         "{IDLE} idle connections, each after a request, and {BUSY} that ask every {BUSY_PAUSE_MS} ms. The time from READY until \
          the last of the connections that waited then was the new process's, as the server tells it; and the busy ones' \

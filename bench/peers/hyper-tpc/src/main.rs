@@ -1,5 +1,8 @@
 //! hyper's HTTP/1 connection and nothing around it: one current-thread runtime per thread, each with its own
 //! `SO_REUSEPORT` socket. What is left of a server when only its engine is kept; it has no orderly stop.
+//!
+//! Every thread is spawned, a single one too, as in the other servers of threads: in a process of one thread the kernel
+//! and the C library spare work at each system call, and the difference would be taken for one of servers.
 
 use std::{net::TcpListener, thread};
 
@@ -10,14 +13,13 @@ use peer::Args;
 
 fn main() -> std::io::Result<()> {
     let args = Args::parse();
-    let others: Vec<_> = (1..args.threads)
+    let threads: Vec<_> = (0..args.threads)
         .map(|_| {
             args.listener()
                 .map(|listener| thread::spawn(move || serve(listener)))
         })
         .collect::<Result<_, _>>()?;
-    serve(args.listener()?)?;
-    others
+    threads
         .into_iter()
         .try_for_each(|thread| thread.join().expect("a worker panicked"))
 }

@@ -19,7 +19,7 @@ use crate::link::{BodyFault, Link, Stage};
 use crate::lot::Parked;
 use crate::seat::Seat;
 use crate::service::Service;
-use crate::shared::{OnDisconnect, Orders};
+use crate::shared::Orders;
 use crate::stream::Stream;
 use crate::wheel;
 use crate::worker::{Fresh, Worker};
@@ -153,7 +153,8 @@ async fn converse<S: Service>(service: S, wire: Wire, link: &Arc<Link>, wide: bo
         .header_read_timeout(None)
         .max_buf_size(BUFFER_MOST.max(2 * shared.limits.header_bytes))
         .max_header_size(shared.limits.header_bytes)
-        .half_close(shared.manners.on_disconnect == OnDisconnect::Finish);
+        // Else it reads on while a request is in flight, into a buffer that it makes for that.
+        .half_close(true);
     if wide {
         builder.max_headers(shared.limits.header_fields);
     }

@@ -83,15 +83,6 @@ impl Framing {
         }
     }
 
-    /// Takes another request that is nothing but a plain head, if these bytes begin with one; how
-    /// many of them are it.
-    pub(crate) fn take_plain(&mut self, bytes: &[u8]) -> Option<usize> {
-        let length = self.scan.plain(bytes)?;
-        self.part = Part::Length(0);
-        self.bytes = length as u64;
-        Some(length)
-    }
-
     /// The byte after the last that was taken cannot stand there.
     pub(crate) fn is_malformed(&self) -> bool {
         self.part == Part::Chunked(Chunks::Malformed)

@@ -52,7 +52,12 @@ impl Scan {
     /// Looks at the next bytes of the head. What comes after its empty line is not looked at.
     #[inline]
     pub(crate) fn bytes(&mut self, mut bytes: &[u8]) {
-        if self.length == 0 && self.plain(bytes).is_some() {
+        if self.length == 0
+            && let Some(length) = plain_head(bytes)
+        {
+            self.plain = true;
+            self.done = true;
+            self.length = length as u64;
             return;
         }
         while !self.done && !bytes.is_empty() {
@@ -64,18 +69,6 @@ impl Scan {
             self.length += (bytes.len() - rest.len()) as u64;
             bytes = rest;
         }
-    }
-
-    /// Takes the plain head that these bytes begin with, and nothing else; how long it is.
-    pub(crate) fn plain(&mut self, bytes: &[u8]) -> Option<usize> {
-        let length = plain_head(bytes)?;
-        *self = Self {
-            plain: true,
-            done: true,
-            length: length as u64,
-            ..Self::default()
-        };
-        Some(length)
     }
 
     /// What was found so far.

@@ -1,7 +1,6 @@
 //! The service between hyper and the program: it judges each request, notes it, hands it on, and
 //! sees to its answer.
 
-use crate::body::Body;
 use crate::http1::answer::Answer;
 use crate::http1::framing::BodyLength;
 use crate::http1::rules::{self, Refusal, Verdict};
@@ -9,8 +8,8 @@ use crate::http1::scan::Head;
 use crate::link::{BodyFault, Link};
 use crate::note::Note;
 use crate::seat::Seat;
-use crate::service::{BoxError, Service};
-use crate::shared::{OnDisconnect, Orders};
+use crate::service::{Arrived, BoxError, Service};
+use crate::shared::Orders;
 use curtsy_lifecycle::Draining;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
 use http::{Extensions, Method, Request, Response, StatusCode};
@@ -113,19 +112,18 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
             expects_continue: has_body && request.headers().contains_key(EXPECT),
             is_connect: request.method() == Method::CONNECT,
         };
-        let mut request = request.map(|incoming| Body::incoming(incoming, link.clone()));
         self.furnish(request.extensions_mut());
-        let outlives = link.worker.shared.manners.on_disconnect == OnDisconnect::Finish;
         let mut answering = Answering {
             state: State::Done { done: Done::Panic },
             manner,
             link: Some(link.clone()),
-            seat: outlives.then(|| self.seat.clone()),
+            seat: link.outlives().then(|| self.seat.clone()),
             note,
         };
         let entered = answering.note.as_deref().map(Note::enter);
         // Made where it stays: futures are large.
         let called = catch_unwind(AssertUnwindSafe(|| {
+            let request = Arrived { request, link };
             answering.state = State::begin(self.service.clone(), request, &mut answering.seat);
         }));
         drop(entered);
@@ -208,7 +206,7 @@ pin_project_lite::pin_project! {
     #[project = StateProjection]
     enum State<S: Service> {
         // A box, because a request is large, this is rare, and the future is moved.
-        Unready { call: Option<Box<(S, Request<Body>)>> },
+        Unready { call: Option<Box<(S, Request<Incoming>)>> },
         Called { #[pin] future: S::Future },
         Detached { handle: JoinHandle<Detached<S>> },
         Done { done: Done },
@@ -224,15 +222,18 @@ enum Came<B> {
 impl<S: Service> State<S> {
     /// Calls the service, if it is ready.
     #[inline]
-    fn begin(mut service: S, request: Request<Body>, seat: &mut Option<Arc<Seat>>) -> Self {
+    fn begin(mut service: S, request: Arrived<'_>, seat: &mut Option<Arc<Seat>>) -> Self {
         // If it is not, it is asked again at once, with a waker that wakes.
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Self::called(service.call(request), seat),
-            Poll::Ready(Err(error)) => Self::Done {
-                done: Done::Error(error.into()),
-            },
+            Poll::Ready(Err(error)) => {
+                request.leave();
+                Self::Done {
+                    done: Done::Error(error.into()),
+                }
+            }
             Poll::Pending => Self::Unready {
-                call: Some(Box::new((service, request))),
+                call: Some(Box::new((service, request.wait()))),
             },
         }
     }
@@ -250,21 +251,27 @@ impl<S: Service> State<S> {
     #[inline]
     fn poll(
         mut self: Pin<&mut Self>,
+        link: &Option<Arc<Link>>,
         seat: &mut Option<Arc<Seat>>,
         cx: &mut Context<'_>,
         came: &mut Came<S::Body>,
     ) -> Poll<()> {
         if let StateProjection::Unready { call } = self.as_mut().project() {
-            if let Some(call) = call
-                && let Err(error) = ready!(call.0.poll_ready(cx))
-            {
+            let ready = match call {
+                Some(call) => ready!(call.0.poll_ready(cx)),
+                None => return Poll::Ready(()),
+            };
+            let (Some(call), Some(link)) = (call.take(), link) else {
+                return Poll::Ready(());
+            };
+            let (mut service, request) = *call;
+            let request = Arrived { request, link };
+            if let Err(error) = ready {
+                request.leave();
                 *came = Came::Done(Done::Error(error.into()));
                 return Poll::Ready(());
             }
-            let Some(mut call) = call.take() else {
-                return Poll::Ready(());
-            };
-            let future = call.0.call(call.1);
+            let future = service.call(request);
             self.set(Self::called(future, seat));
         }
         *came = match self.project() {
@@ -293,7 +300,9 @@ impl<S: Service> Future for Answering<S> {
         let (state, seat) = (this.state, this.seat);
         let entered = this.note.as_deref().map(Note::enter);
         let mut came = Came::Done(Done::Panic);
-        let polled = catch_unwind(AssertUnwindSafe(|| state.poll(seat, cx, &mut came)));
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            state.poll(this.link, seat, cx, &mut came)
+        }));
         drop(entered);
         match polled {
             Ok(polled) => ready!(polled),

@@ -10,6 +10,8 @@
 //!   away, so that the answer is not lost to a reset.
 //! - Answers to pipelined requests are held back while more of them wait here, and leave in one
 //!   write.
+//! - hyper reads nothing while a request is in flight that is read to its end; whether its client
+//!   is still there is seen here, where it costs no buffer.
 
 use crate::clock;
 use crate::http1::framing::Framing;
@@ -27,6 +29,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How much of pipelined answers is held back at most, in bytes.
 const HELD_MOST: usize = 64 << 10;
+
+/// How much is read at most while a request is in flight, in bytes: most heads fit.
+const AHEAD_MOST: usize = 2 << 10;
+
 #[derive(Debug)]
 pub(crate) struct Wire {
     // Before the seat: the socket closes first.
@@ -36,8 +42,6 @@ pub(crate) struct Wire {
     first: Bytes,
     held: Vec<u8>,
     framing: Framing,
-    /// hyper asked while `first` was for a later request, and thinks that there is nothing.
-    asked_early: bool,
     /// How many requests the connection had had when hyper last had nothing left to write and
     /// the answer was complete.
     handed_over: u64,
@@ -68,7 +72,6 @@ impl Wire {
             first,
             held: Vec::new(),
             framing: Framing::default(),
-            asked_early: false,
             handed_over: 0,
             swallowed: false,
             closing: Closing::No,
@@ -135,8 +138,9 @@ impl Wire {
         let link = &self.link;
         self.framing.settle(|| link.body_length());
         if self.framing.is_at_end() {
-            if matches!(link.stage(), Stage::Called | Stage::Answering) {
-                return Ok(self.take_ahead(bytes));
+            if is_in_flight(link.stage()) {
+                // hyper does not see the end of a request that we see: it waits in vain.
+                return Ok(0);
             }
             if link.is_head_due() {
                 // hyper does not see the end of a head that we see.
@@ -165,19 +169,26 @@ impl Wire {
         Ok(taken)
     }
 
-    /// hyper looks whether the client is still there, and takes a head that is there, too: one of
-    /// the next request, whole and without any question, is all that it gets.
-    fn take_ahead(&mut self, bytes: &[u8]) -> usize {
-        let most = self.link.worker.shared.limits.header_bytes;
-        let bytes = &bytes[..bytes.len().min(most)];
-        if self.link.is_head_due() {
-            return 0;
+    /// Looks whether the client is still there while its request is answered: hyper does not (see
+    /// `converse`). What it has sent meanwhile waits for its turn.
+    #[inline]
+    fn watch(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let link = &self.link;
+        self.framing.settle(|| link.body_length());
+        if !self.first.is_empty() || !self.framing.is_at_end() || self.link.outlives() {
+            return Ok(());
         }
-        let Some(taken) = self.framing.take_plain(bytes) else {
-            return 0;
-        };
-        self.link.head_seen(self.framing.head());
-        taken
+        let mut ahead = [const { MaybeUninit::uninit() }; AHEAD_MOST];
+        let mut buf = ReadBuf::uninit(&mut ahead);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut buf)? {
+            Poll::Pending => Ok(()),
+            Poll::Ready(()) if buf.filled().is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(()) => {
+                self.link.wire_received(buf.filled().len());
+                self.first = Bytes::copy_from_slice(buf.filled());
+                Ok(())
+            }
+        }
     }
 
     /// The last answer is complete, and hyper has none of it left.
@@ -273,6 +284,8 @@ impl AsyncRead for Wire {
             }
         } else {
             let mut first = std::mem::take(&mut this.first);
+            // Its time runs from when it is its turn.
+            this.link.bytes_read(clock::now());
             let next = &first[..first.len().min(buf.remaining())];
             let taken = match this.link.is_switching() {
                 true => next.len(),
@@ -283,8 +296,6 @@ impl AsyncRead for Wire {
             this.first = first;
         }
         if buf.filled().len() == before {
-            // It is for a later request, and hyper only looks whether the client is still there.
-            this.asked_early = true;
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -326,12 +337,10 @@ impl AsyncWrite for Wire {
     #[inline]
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.link.stage() == Stage::Answered {
-            this.handed_over = this.link.entry.served();
-            if std::mem::take(&mut this.asked_early) {
-                // It is the next one's turn.
-                cx.waker().wake_by_ref();
-            }
+        match this.link.stage() {
+            Stage::Answered => this.handed_over = this.link.entry.served(),
+            stage if is_in_flight(stage) && !this.link.is_switching() => this.watch(cx)?,
+            Stage::Waiting | Stage::Called | Stage::Answering => {}
         }
         if !this.held.is_empty() {
             if this.link.stage() == Stage::Answered && this.holds_back() {
@@ -378,6 +387,11 @@ impl AsyncWrite for Wire {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Whether a request is with the service, or some of its answer still is.
+fn is_in_flight(stage: Stage) -> bool {
+    matches!(stage, Stage::Called | Stage::Answering)
 }
 
 /// Reads and throws away what still arrives. If nothing is there and none is expected, it is done
