@@ -45,6 +45,7 @@ mod service;
 mod shared;
 mod shutdown;
 mod signals;
+mod spare;
 mod stream;
 mod succession;
 mod threads;

@@ -315,7 +315,11 @@ impl Machine {
         let expected = !self.is_alive_in(process, self.current);
         self.slots.retain(|slot| slot.process != process);
         if !expected {
-            self.give_up(now, end.status().max(1), &end.to_string());
+            let when = match end {
+                End::NotExecuted { .. } => "",
+                End::Status(_) | End::Signal(_) => " before it was ready",
+            };
+            self.give_up(now, end.status().max(1), &format!("{end}{when}"));
         }
     }
 
@@ -493,7 +497,8 @@ impl Machine {
             && self.slots.iter().any(|slot| slot.state == State::Again)
         {
             let why = self.not_ready();
-            self.give_up(now, 1, &why);
+            let hint = "--ready says how that is known, --ready-timeout how long it may take";
+            self.give_up(now, 1, &format!("{why}; {hint}"));
         }
     }
 

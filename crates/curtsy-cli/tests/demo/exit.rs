@@ -129,7 +129,11 @@ async fn run(arguments: &[&str]) -> (Option<i32>, String) {
 async fn bad_flags_are_usage() {
     for (arguments, says) in [
         (&["demo", "--linger", "soon"][..], "30s"),
-        (&["demo", "--workers", "0"], "--workers"),
+        (&["demo", "--workers", "0"], "1 or more"),
+        (&["demo", "--admin", "99999"], "65535"),
+        (&["demo", "--proxied-by", "nobody"], "--proxied-by"),
+        (&["demo", "--listen", "unix:/x?mode=rw"], "octal"),
+        (&["kill", "twelve"], "curtsy connections"),
         (&["demo", "--listen", "localhost"], "HOST:PORT"),
         (&["demo", "--listen", "127.0.0.1:99999"], "65535"),
         (&["nonsense"], "nonsense"),

@@ -7,6 +7,7 @@
 )]
 
 mod admin;
+mod asking;
 mod brokered;
 mod company;
 mod failures;

@@ -1,6 +1,7 @@
 //! A supervisor under test.
 
 use curtsy_prove::child::{Child, ChildSignal};
+use curtsy_prove::{Report, Running};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -70,12 +71,7 @@ impl Supervisor {
 
     /// `curtsy reload`: its code and what it said.
     pub(crate) async fn reload(&self) -> (Option<i32>, String) {
-        let mut command = Command::new(CURTSY);
-        command.args(["reload", "--control"]).arg(self.control());
-        let mut child = Child::spawn(command).unwrap();
-        let exit = child.wait_exit(BOUND).await.unwrap();
-        child.wait_output_end(BOUND).await.unwrap();
-        (exit.status.code(), child.stderr())
+        reload(&self.control()).await
     }
 
     /// `curtsy status --json`.
@@ -142,6 +138,29 @@ pub(crate) async fn status_at(control: &Path) -> Option<Value> {
     child.wait_exit(BOUND).await.unwrap();
     child.wait_output_end(BOUND).await.unwrap();
     serde_json::from_str(&child.stdout()).ok()
+}
+
+/// `curtsy reload` at that control socket: its code and what it said.
+pub(crate) async fn reload(control: &Path) -> (Option<i32>, String) {
+    let mut command = Command::new(CURTSY);
+    command.args(["reload", "--control"]).arg(control);
+    let mut child = Child::spawn(command).unwrap();
+    let exit = child.wait_exit(BOUND).await.unwrap();
+    child.wait_output_end(BOUND).await.unwrap();
+    (exit.status.code(), child.stderr())
+}
+
+/// Waits until so many more requests were answered.
+pub(crate) async fn answers(running: &Running, more: u64) {
+    let answered = running.counts().answered + more;
+    running.wait_answered(answered, BOUND).await.unwrap();
+}
+
+/// The report of a load that ends when so many more requests were answered.
+pub(crate) async fn finish_after(running: Running, more: u64) -> Report {
+    answers(&running, more).await;
+    running.stop();
+    running.finish().await
 }
 
 /// Kills a process that a supervisor of ours has not reaped.

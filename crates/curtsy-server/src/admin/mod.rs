@@ -24,6 +24,7 @@ use crate::address::ListenAddress;
 use crate::error::{Error, Kind};
 use crate::handle::Handle;
 use crate::listener::{ListenOn, Listener, bind_all};
+use crate::spare::Spare;
 use crate::vacancy;
 use curtsy_handover::InheritedListener;
 use curtsy_lifecycle::Address;
@@ -68,6 +69,8 @@ impl AdminAddress {
         let text = self.0.as_str();
         match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
             Ok(port) => Ok(ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())),
+            // Too large a port, and not an address without one.
+            Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => format!(":{text}").parse(),
             Err(_) => text.parse(),
         }
     }
@@ -331,6 +334,7 @@ async fn accept(
     mut orders: watch::Receiver<Accepting>,
     alive: mpsc::Sender<()>,
 ) {
+    let spare = Arc::new(Spare::new("admin listener"));
     loop {
         let accepted = async {
             let place = room
@@ -347,16 +351,16 @@ async fn accept(
         };
         match accepted {
             Ok((stream, place)) => {
-                let (desk, alive) = (desk.clone(), alive.clone());
+                spare.refill();
+                let (desk, alive, spare) = (desk.clone(), alive.clone(), spare.clone());
                 drop(tokio::spawn(async move {
                     desk.answer(stream).await;
+                    spare.refill();
                     drop((place, alive));
                 }));
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept on the admin listener");
-                sleep(PAUSE).await;
-            }
+            Err(error) if spare.make_room(&error) => {}
+            Err(_) => sleep(PAUSE).await,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::session::Session;
 use crate::address::ListenAddress;
 use crate::error::{Error, Kind};
 use crate::listener::{ListenOn, bind_all};
+use crate::spare::Spare;
 use crate::vacancy;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -249,6 +250,7 @@ async fn hear(
     let listeners = Arc::new(Semaphore::new(LISTENERS_MOST));
     let mut clients = JoinSet::new();
     let wait_for_end = closed.clone();
+    let spare = Arc::new(Spare::new("control socket"));
     loop {
         while clients.try_join_next().is_some() {}
         let accepted = tokio::select! {
@@ -260,18 +262,19 @@ async fn hear(
             Ok((stream, Some(place))) => {
                 let session =
                     Session::new(subject.clone(), listeners.clone(), wait_for_end.clone());
+                spare.refill();
+                let spare = spare.clone();
                 clients.spawn(async move {
                     if let Err(error) = converse(stream, session).await {
                         tracing::debug!(%error, "a control client was left");
                     }
+                    spare.refill();
                     drop(place);
                 });
             }
             Ok((_, None)) => break,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept on the control socket");
-                sleep(PAUSE).await;
-            }
+            Err(error) if spare.make_room(&error) => {}
+            Err(_) => sleep(PAUSE).await,
         }
     }
     // Nobody finds it any more.

@@ -10,6 +10,8 @@
 mod clients;
 mod conformance;
 mod control;
+#[path = "../support/gullible.rs"]
+mod gullible;
 mod http2;
 mod quiet;
 mod resting;
