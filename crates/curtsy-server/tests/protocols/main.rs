@@ -10,7 +10,10 @@
 mod clients;
 mod conformance;
 mod control;
+#[path = "../support/gullible.rs"]
+mod gullible;
 mod http2;
+mod quiet;
 mod resting;
 mod support;
 mod switching;
