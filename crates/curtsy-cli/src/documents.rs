@@ -24,6 +24,7 @@ pub(crate) struct Completions {
 
 /// Write the man pages, one for each command, into a directory.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Example: curtsy man /usr/local/share/man/man1, and then man curtsy-drain")]
 pub(crate) struct Man {
     /// Made if it is not there
     #[arg(value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
@@ -70,6 +71,6 @@ fn visible() -> Command {
 }
 
 fn failed(text: &str) -> ExitCode {
-    crate::progress::write(&format!("curtsy: {text}\n"));
+    crate::voice::say(&format!("curtsy: {text}\n"));
     ExitCode::from(1)
 }

@@ -1,6 +1,8 @@
 //! How much is logged: `CURTSY_LOG` at the start, `curtsy log-level` from then on.
 
+use crate::voice::{Voice, say};
 use curtsy::BoxError;
+use std::io::{IsTerminal, stderr};
 use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 
@@ -10,11 +12,21 @@ static SET: OnceLock<Set> = OnceLock::new();
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
+const VARIABLE: &str = "CURTSY_LOG";
+const DEFAULT: &str = "warn";
+
 /// Begins to log to standard error.
 pub(crate) fn begin() {
-    let filter = EnvFilter::try_from_env("CURTSY_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let wish = std::env::var(VARIABLE).ok().filter(|wish| !wish.is_empty());
+    let filter = parse(wish.as_deref().unwrap_or(DEFAULT)).unwrap_or_else(|error| {
+        say(&format!(
+            "curtsy: {VARIABLE}: {error}; it is {DEFAULT} now\n"
+        ));
+        EnvFilter::new(DEFAULT)
+    });
     let builder = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| Voice)
+        .with_ansi(stderr().is_terminal())
         .with_env_filter(filter)
         .with_filter_reloading();
     let handle = builder.reload_handle();

@@ -9,11 +9,13 @@ mod demo;
 mod documents;
 mod duration;
 mod log;
+mod number;
 mod progress;
 mod prove;
 mod run;
 mod steer;
 mod top;
+mod voice;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -30,7 +32,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(after_help = "Examples:\n  \
     curtsy                                  the demo on 127.0.0.1:9000\n  \
     curtsy demo --listen :8080 --linger 0s  on every address, stopping as Go's servers do\n  \
-    curl 'http://127.0.0.1:9000/slow?ms=5000' & kill -TERM $(pidof curtsy)")]
+    curtsy run --listen :9000 -- ./app      a program of yours, restarted without a refused connection\n  \
+    curl 'http://127.0.0.1:9000/slow?ms=5000' & curtsy drain --wait\n\
+    \n\
+    CURTSY_LOG says how much is logged: error, warn (the default), info, debug; or by module:\n\
+    CURTSY_LOG=info,curtsy_server=debug. `curtsy log-level` changes it while a server runs.\n\
+    \n\
+    A command exits with 0 if all is well, 1 if not, 2 if it was called wrongly; some have more to\n\
+    say, and say so in their help.")]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -38,7 +47,6 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a server to try everything on.
     Demo(demo::Arguments),
     Prove(prove::Arguments),
     Run(run::Arguments),
@@ -61,12 +69,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    curtsy_sys::allocator::give_back_at_once();
+    curtsy_sys::allocator::give_back_soon();
     let arguments = Arguments::parse();
     log::begin();
     let command = arguments
         .command
         .unwrap_or_else(|| Command::Demo(demo::Arguments::default()));
+    // What serves must not wait for whoever reads what it says.
+    let serves = matches!(command, Command::Demo(_) | Command::Run(_));
+    let _last_words = serves.then(voice::begin);
     match command {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Prove(arguments) => prove::run(arguments),

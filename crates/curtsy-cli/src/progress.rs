@@ -1,9 +1,10 @@
 //! What a draining server waits for, told on stderr: a line each time that changes, or a bar on a
 //! terminal.
 
+use crate::voice::say;
 use curtsy::{Handle, Phase, Snapshot};
 use rustix::termios::tcgetwinsize;
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
 /// How often a terminal's bar moves, and how often a change is looked for.
@@ -27,7 +28,7 @@ pub(crate) async fn tell(handle: Handle) {
         if terminal {
             redraw(&bar(&snapshot, &waiting));
         } else if waiting != last {
-            write(&format!("curtsy: {}: {waiting}\n", snapshot.phase));
+            say(&format!("curtsy: {}: {waiting}\n", snapshot.phase));
             last = waiting;
         }
         tokio::select! {
@@ -102,14 +103,7 @@ pub(crate) fn redraw(line: &str) {
     // One that does not know its size says 0.
     let width = if width == 0 { 80 } else { width };
     let line: String = line.chars().take(width.saturating_sub(1)).collect();
-    write(&format!("\r\x1b[2K{line}"));
-}
-
-/// Writes to stderr, all at once.
-pub(crate) fn write(text: &str) {
-    let mut out = stderr().lock();
-    // A closed stderr must not keep the server from draining.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    say(&format!("\r\x1b[2K{line}"));
 }
 
 #[cfg(test)]

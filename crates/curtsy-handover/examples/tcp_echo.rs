@@ -1,7 +1,7 @@
 //! An echo server that restarts itself without losing a connection.
 //!
 //! ```sh
-//! cargo run --example tcp_echo -- 127.0.0.1:7000
+//! cargo run -p curtsy-handover --example tcp_echo -- 127.0.0.1:7000
 //! kill -HUP <pid>     # start the next generation; replace the binary first, and this is an upgrade
 //! kill -TERM <pid>    # stop
 //! ```

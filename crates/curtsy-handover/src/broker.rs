@@ -220,6 +220,13 @@ impl Word {
     }
 }
 
+/// Whether a supervisor started this process, which may keep others of the same program: beside it, or its successor before
+/// it has ended.
+#[must_use]
+pub fn is_supervised(start: &Start) -> bool {
+    supervisor(start).is_some()
+}
+
 /// The number of the supervisor that started this process, if one did.
 pub(crate) fn supervisor(start: &Start) -> Option<u32> {
     let parent = variable(start, VARIABLE)?.strip_prefix("parent=")?;

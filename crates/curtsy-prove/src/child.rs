@@ -1,6 +1,7 @@
 //! Server processes for tests and measurements: started, watched, signalled, waited for, and never left behind.
 //!
-//! Every wait has a bound and ends by an event (a line, an exit), not by a poll. A signal goes only to the process that was started
+//! Every wait has a bound and ends by an event (a line, an exit), not by a poll; the time in which this process was stopped
+//! does not count. A signal goes only to the process that was started
 //! here and was not yet waited for, so that its number cannot belong to somebody else. Each process leads a group of its own:
 //! what it starts in turn (workers, a successor) is killed with it, even if it has ended before them. The price is that Ctrl-C at
 //! a terminal does not reach it; whoever ends a program that way ends its servers too.
@@ -19,8 +20,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
+use crate::bound::within;
 use crate::error::{Error, Kind};
 
 pub use rustix::process::Signal as ChildSignal;
@@ -196,7 +197,7 @@ impl Child {
                 }
             }
         };
-        match timeout(bound, wait).await {
+        match within(bound, wait).await {
             Ok(Some(text)) => Ok(text),
             Ok(None) => Err(self.error(Kind::Exited, "its output ended before the line")),
             Err(_) => Err(self.error(Kind::TimedOut, &format!("no such line in {bound:?}"))),
@@ -227,7 +228,7 @@ impl Child {
         if let Some(exit) = self.exit {
             return Ok(exit);
         }
-        match timeout(bound, self.process.wait()).await {
+        match within(bound, self.process.wait()).await {
             Ok(Ok(status)) => {
                 let at = Instant::now();
                 Ok(*self.exit.insert(Exit { status, at }))
@@ -250,7 +251,7 @@ impl Child {
     /// A cancelled wait loses nothing.
     pub async fn wait_output_end(&mut self, bound: Duration) -> Result<(), Error> {
         let end = async { while self.changed.changed().await.is_ok() {} };
-        timeout(bound, end)
+        within(bound, end)
             .await
             .map_err(|_| self.error(Kind::TimedOut, &format!("output goes on after {bound:?}")))
     }

@@ -26,6 +26,7 @@
 
 mod answer;
 mod book;
+mod bound;
 mod chart;
 pub mod child;
 mod client;

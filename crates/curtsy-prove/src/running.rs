@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::book::{Book, Counts};
+use crate::bound::within;
 use crate::client::Client;
 use crate::error::{Error, Kind};
 use crate::http2::{self, Slot};
@@ -123,7 +124,7 @@ impl Running {
     /// # Cancel safety
     /// A cancelled wait loses nothing.
     pub async fn wait_answered(&self, answered: u64, bound: Duration) -> Result<(), Error> {
-        timeout(bound, self.book.wait_answered(answered))
+        within(bound, self.book.wait_answered(answered))
             .await
             .map_err(|_| {
                 let message = format!("no {answered} answers in {bound:?}: {:?}", self.counts());

@@ -38,7 +38,7 @@ impl Target {
         let is_tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
-            _ => return Err(bad("the scheme is to be http or https")),
+            _ => return Err(bad("write http://HOST[:PORT]/PATH, or https")),
         };
         let authority = uri.authority().ok_or_else(|| bad("no host"))?;
         if authority.as_str().contains('@') {

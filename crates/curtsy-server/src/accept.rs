@@ -109,7 +109,8 @@ impl Acceptor {
                             listener = self.board.name,
                             %error,
                             retry_in_ms = wait.as_millis(),
-                            "cannot accept; clients wait in the queue"
+                            "cannot accept; clients wait in the queue{}",
+                            way_out(&error)
                         );
                     }
                     tokio::select! {
@@ -271,6 +272,17 @@ fn passes(error: &io::Error) -> bool {
         Errno::from_io_error(error),
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
     )
+}
+
+/// What can be done about it, if there is more than to wait.
+fn way_out(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => {
+            "; raise the process's limit of open files (ulimit -n, LimitNOFILE=) to serve more"
+        }
+        Some(Errno::NFILE) => "; the system's limit of open files is reached (fs.file-max)",
+        _ => "",
+    }
 }
 
 /// Whether it is the trouble of one connection, which is gone (`accept(2)`, "Error handling").

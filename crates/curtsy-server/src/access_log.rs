@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! - A line is one line: whatever a client sends, it cannot begin another or end a field early.
-//! - Lines are whole: they are written in one piece, and a file that was moved away is opened anew.
+//! - Lines are whole: they are written in one piece, and a file that was moved away is opened anew. What a full disk tore
+//!   is ended before the next line.
 //! - What was queued when the server stopped is written before `run` returns, within a bound.
 //!
 //! Deliberately absent: formats of one's own, and host names for addresses.
@@ -32,8 +33,10 @@ use tokio::sync::oneshot;
 const QUEUE_MOST: usize = 16_384;
 /// How many bytes are written at a time, about.
 const BATCH_BYTES: usize = 64 << 10;
-/// How often it is looked whether the file is still there, and dropped lines are told of.
+/// How often it is looked whether the file is still there.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often it is told that lines are dropped: a disk stays full for hours.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 /// How long a server that has stopped waits for what is queued.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -112,7 +115,7 @@ impl AccessLog {
         };
         let sink = match &self.path {
             Some(path) => Sink::file(path.clone()).map_err(failed)?,
-            None => Sink::Stdout,
+            None => Sink::to(Place::Stdout),
         };
         Queue::start(self.format, sink, QUEUE_MOST).map_err(failed)
     }
@@ -176,6 +179,7 @@ impl Queue {
             sink,
             messages,
             dropped: dropped.clone(),
+            trouble: None,
             told: 0,
             told_at: None,
             clock: Clock::default(),
@@ -216,45 +220,113 @@ impl Queue {
 }
 
 /// Where lines go.
-enum Sink {
+struct Sink {
+    place: Place,
+    /// The last line that was written is not whole.
+    is_torn: bool,
+}
+
+enum Place {
     Stdout,
     File {
         path: PathBuf,
         file: File,
         looked: Instant,
+        /// It was moved away, and could not be opened anew.
+        is_astray: bool,
     },
     #[cfg(test)]
     Test(Box<dyn Write + Send>),
 }
 
 impl Sink {
+    fn to(place: Place) -> Self {
+        Self {
+            place,
+            is_torn: false,
+        }
+    }
+
     fn file(path: PathBuf) -> io::Result<Self> {
         let file = open(&path)?;
-        Ok(Self::File {
+        Ok(Self::to(Place::File {
             path,
             file,
             looked: Instant::now(),
-        })
+            is_astray: false,
+        }))
     }
 
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(lines)?;
-                out.flush()
-            }
-            Self::File { path, file, looked } => {
-                if looked.elapsed() >= LOOK {
-                    *looked = Instant::now();
-                    if !is_at(path, file) {
-                        *file = open(path)?;
+    /// Writes whole lines; or why not, and how many are lost.
+    fn write(&mut self, lines: &mut String) -> Result<(), (io::Error, u64)> {
+        self.place.look();
+        if self.is_torn {
+            // What was lost of it has been counted.
+            lines.insert(0, '\n');
+        }
+        let all = lines.as_bytes();
+        let mut written = 0;
+        while written < all.len() {
+            match self.place.write(&all[written..]) {
+                Ok(count @ 1..) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                failed => {
+                    let error = failed.err();
+                    if let Some(last) = written.checked_sub(1) {
+                        self.is_torn = all[last] != b'\n';
                     }
+                    // The end of the torn one that came before is none of these.
+                    let rest = &all[written.max(usize::from(all[0] == b'\n'))..];
+                    let lost = rest.iter().filter(|byte| **byte == b'\n').count() as u64;
+                    return Err((
+                        error.unwrap_or_else(|| io::ErrorKind::WriteZero.into()),
+                        lost,
+                    ));
                 }
-                file.write_all(lines)
             }
+        }
+        self.is_torn = false;
+        Ok(())
+    }
+}
+
+impl Place {
+    /// Opens a file anew that was moved away. Where that cannot be, it goes on in the old one: better there than nowhere.
+    fn look(&mut self) {
+        let Self::File {
+            path,
+            file,
+            looked,
+            is_astray,
+        } = self
+        else {
+            return;
+        };
+        if looked.elapsed() < LOOK {
+            return;
+        }
+        *looked = Instant::now();
+        if is_at(path, file) {
+            return;
+        }
+        match open(path) {
+            Ok(new) => (*file, *is_astray) = (new, false),
+            Err(error) => {
+                if !std::mem::replace(is_astray, true) {
+                    let path = path.display();
+                    tracing::warn!(%path, %error, "the access log was moved away and cannot be opened anew; \
+                        its lines go on where it is");
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout => Ok(rustix::io::write(io::stdout(), bytes)?),
+            Self::File { file, .. } => file.write(bytes),
             #[cfg(test)]
-            Self::Test(out) => out.write_all(lines),
+            Self::Test(out) => out.write(bytes),
         }
     }
 }
@@ -276,6 +348,8 @@ struct Writer {
     sink: Sink,
     messages: Receiver<Message>,
     dropped: Arc<AtomicU64>,
+    /// Why the last lines could not be written.
+    trouble: Option<io::Error>,
     told: u64,
     told_at: Option<Instant>,
     clock: Clock,
@@ -288,23 +362,22 @@ impl Writer {
         // Until nobody is left to write for.
         while let Ok(first) = self.messages.recv() {
             let mut next = Some(first);
-            let mut count = 0;
             while let Some(message) = next {
                 match message {
                     Message::Line(exchange) => {
                         self.clock.line(&mut lines, self.format, &exchange);
-                        count += 1;
                     }
                     Message::Flush(done) => waiting.push(done),
                 }
                 let has_room = lines.len() < BATCH_BYTES;
                 next = has_room.then(|| self.messages.try_recv().ok()).flatten();
             }
-            if !lines.is_empty()
-                && let Err(error) = self.sink.write(lines.as_bytes())
-            {
-                self.dropped.fetch_add(count, Ordering::Relaxed);
-                tracing::debug!(%error, "the access log cannot be written");
+            if !lines.is_empty() {
+                let written = self.sink.write(&mut lines);
+                self.trouble = written.err().map(|(error, lost)| {
+                    self.dropped.fetch_add(lost, Ordering::Relaxed);
+                    error
+                });
             }
             lines.clear();
             self.tell(waiting.is_empty());
@@ -318,14 +391,17 @@ impl Writer {
     /// Says how many lines were dropped since it was last said, not too often unless it is the last time.
     fn tell(&mut self, may_wait: bool) {
         let dropped = self.dropped.load(Ordering::Relaxed);
-        let is_early = self.told_at.is_some_and(|at| at.elapsed() < LOOK);
+        let is_early = self.told_at.is_some_and(|at| at.elapsed() < TOLD_EVERY);
         if dropped == self.told || (may_wait && is_early) {
             return;
         }
-        tracing::warn!(
-            lines = dropped - self.told,
-            "the access log cannot keep up; lines were dropped"
-        );
+        let lines = dropped - self.told;
+        match &self.trouble {
+            Some(error) => {
+                tracing::warn!(lines, %error, "the access log cannot be written; lines were dropped");
+            }
+            None => tracing::warn!(lines, "the access log cannot keep up; lines were dropped"),
+        }
         self.told = dropped;
         self.told_at = Some(Instant::now());
     }
@@ -599,7 +675,7 @@ mod tests {
         /// What the writer may have taken out and gathered for one write.
         const TAKEN: u64 = 5_000;
         let disk = Stuck::default();
-        let sink = Sink::Test(Box::new(disk.clone()));
+        let sink = Sink::to(Place::Test(Box::new(disk.clone())));
         let queue = Queue::start(AccessLogFormat::Common, sink, MOST).unwrap();
         for _ in 0..WRITTEN {
             // It returns, though nothing is written.
@@ -622,14 +698,60 @@ mod tests {
         let path = directory.path().join("access.log");
         let moved = directory.path().join("access.log.1");
         let mut sink = Sink::file(path.clone()).unwrap();
-        sink.write(b"one\n").unwrap();
+        let write = |sink: &mut Sink, text: &str| {
+            if let Place::File { looked, .. } = &mut sink.place {
+                *looked -= LOOK;
+            }
+            sink.write(&mut text.to_owned()).unwrap();
+        };
+        write(&mut sink, "one\n");
         std::fs::rename(&path, &moved).unwrap();
-        if let Sink::File { looked, .. } = &mut sink {
-            *looked -= LOOK;
+        // It cannot be opened while there is something else.
+        std::fs::create_dir(&path).unwrap();
+        write(&mut sink, "two\n");
+        std::fs::remove_dir(&path).unwrap();
+        write(&mut sink, "three\n");
+        assert_eq!(std::fs::read_to_string(&moved).unwrap(), "one\ntwo\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
+    }
+
+    /// A disk that has so much room.
+    #[derive(Clone, Default)]
+    struct Tight(Arc<Mutex<(usize, Vec<u8>)>>);
+
+    impl Write for Tight {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut disk = self.0.lock().unwrap();
+            let count = bytes.len().min(disk.0);
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            disk.0 -= count;
+            disk.1.extend_from_slice(&bytes[..count]);
+            Ok(count)
         }
-        sink.write(b"two\n").unwrap();
-        assert_eq!(std::fs::read_to_string(&moved).unwrap(), "one\n");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_full_tears_one_line_and_not_the_next() {
+        let disk = Tight::default();
+        let mut sink = Sink::to(Place::Test(Box::new(disk.clone())));
+        let mut write = |room, text: &str| {
+            disk.0.lock().unwrap().0 = room;
+            sink.write(&mut text.to_owned()).map_err(|(_, lost)| lost)
+        };
+        assert_eq!(write(9, "one\ntwo\n"), Ok(()));
+        assert_eq!(write(6, "three\nfour\nfive\n"), Err(2));
+        assert_eq!(write(2, "six\nseven\n"), Err(2));
+        assert_eq!(write(0, "eight\n"), Err(1));
+        assert_eq!(write(1, "nine\n"), Err(1));
+        assert_eq!(write(9, "ten\n"), Ok(()));
+        let text = String::from_utf8(disk.0.lock().unwrap().1.clone()).unwrap();
+        assert_eq!(text, "one\ntwo\nthree\nsi\nten\n");
     }
 
     #[test]

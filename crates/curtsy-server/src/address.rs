@@ -63,6 +63,9 @@ impl ListenAddress {
     }
 }
 
+/// What is wrong with a Unix socket's.
+const NO_PATH: &str = "it has no path, or a mode that is not octal and from 0 to 777";
+
 impl FromStr for ListenAddress {
     type Err = Error;
 
@@ -74,10 +77,10 @@ impl FromStr for ListenAddress {
             )
         };
         if let Some(path) = text.strip_prefix("unix:") {
-            return unix(path).ok_or_else(|| wrong("its path or mode is not one"));
+            return unix(path).ok_or_else(|| wrong(NO_PATH));
         }
         if text.starts_with('/') || text.starts_with("./") {
-            return unix(text).ok_or_else(|| wrong("its path or mode is not one"));
+            return unix(text).ok_or_else(|| wrong(NO_PATH));
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Self::Tcp(address));
@@ -198,9 +201,9 @@ mod tests {
             ("", "no port"),
             ("a b:80", "host is not a name"),
             ("http://x:80", "host is not a name"),
-            ("unix:", "path or mode"),
-            ("unix:/a?mode=9", "path or mode"),
-            ("unix:/a?mode=7777", "path or mode"),
+            ("unix:", "no path"),
+            ("unix:/a?mode=9", "octal"),
+            ("unix:/a?mode=7777", "octal"),
         ] {
             let error = text.parse::<ListenAddress>().unwrap_err();
             assert!(error.is_address());

@@ -65,8 +65,8 @@ impl Doors {
         for mut listener in self.listeners.drain(..) {
             listener.disown();
         }
-        if let Some(mut admin) = self.admin.take() {
-            admin.listener_mut().disown();
+        if let Some(admin) = self.admin.take() {
+            admin.leave();
         }
     }
 
@@ -75,8 +75,8 @@ impl Doors {
         for listener in &mut self.listeners {
             listener.own();
         }
-        if let Some(admin) = &mut self.admin {
-            admin.listener_mut().own();
+        if let Some(admin) = &self.admin {
+            admin.with_listener(Listener::own);
         }
         if let Some(control) = &self.control {
             control.claim();
@@ -86,19 +86,14 @@ impl Doors {
     /// Everything an heir needs to accept.
     pub(crate) fn gift(&self) -> io::Result<Gift> {
         let mut gift = Gift::new();
-        let admin = self.admin.iter().map(Admin::listener);
-        for listener in self.listeners.iter().chain(admin) {
-            let kind = match listener.local {
-                Address::Tcp(_) => SocketKind::Tcp,
-                Address::Unix(_) => SocketKind::Unix,
-            };
-            let sockets = listener.sockets.iter().map(AsFd::as_fd);
-            let mode = match self.shared.board(&listener.name) {
-                Ok(board) => board.epoch().mode.name().to_string(),
-                Err(_) => ModeName::Plain.to_string(),
-            };
-            gift.listener(&listener.name, kind, &mode, sockets)?;
+        for listener in &self.listeners {
+            self.give(&mut gift, listener)?;
         }
+        let admin = self.admin.as_ref();
+        // One that this process waits for, the heir waits for, too.
+        admin
+            .and_then(|admin| admin.with_listener(|listener| self.give(&mut gift, listener)))
+            .transpose()?;
         let keys = self.shared.boards().iter().filter_map(|board| {
             Some(Keepsake {
                 of: Of::Tickets,
@@ -119,6 +114,20 @@ impl Doors {
             gift.tickets(keepsake::encode(&keepsakes));
         }
         Ok(gift)
+    }
+
+    fn give(&self, gift: &mut Gift, listener: &Listener) -> io::Result<()> {
+        let kind = match listener.local {
+            Address::Tcp(_) => SocketKind::Tcp,
+            Address::Unix(_) => SocketKind::Unix,
+        };
+        let sockets = listener.sockets.iter().map(AsFd::as_fd);
+        let mode = match self.shared.board(&listener.name) {
+            Ok(board) => board.epoch().mode.name().to_string(),
+            Err(_) => ModeName::Plain.to_string(),
+        };
+        gift.listener(&listener.name, kind, &mode, sockets)
+            .map(|_| ())
     }
 }
 

@@ -56,6 +56,19 @@ impl Error {
         Self::because(self.kind, text, self)
     }
 
+    /// Whether what was wanted is somebody else's now, and may be free later.
+    pub(crate) fn is_in_use(&self) -> bool {
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let found = error.downcast_ref::<io::Error>();
+            if found.is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// An address that cannot be understood or resolved.
     pub fn is_address(&self) -> bool {
         self.kind == Kind::Address

@@ -67,3 +67,33 @@ pub fn request_stream(bytes: &[u8]) {
     assert_eq!(crate::http1::ends_of_requests(&[front, back]), whole);
     assert!(whole.iter().all(|end| *end <= bytes.len()));
 }
+
+/// Payloads of HTTP/2 frames, cut anywhere: what is found does not depend on the cut.
+pub fn http2_payloads(bytes: &[u8]) {
+    let (cut, bytes) = bytes
+        .split_first()
+        .map_or((0, bytes), |(cut, rest)| (*cut, rest));
+    let whole = crate::http2::payloads(&[bytes]);
+    let (front, back) = bytes.split_at(usize::from(cut).min(bytes.len()));
+    assert_eq!(crate::http2::payloads(&[front, back]), whole);
+}
+
+/// The header fields that a client of HTTP/2 may refer to by number, and that a new engine is shown.
+#[derive(Debug, Default)]
+pub struct HeaderTable(crate::http2::Table);
+
+impl HeaderTable {
+    /// Reads a whole header block; false if it is not coded as one.
+    pub fn read(&mut self, block: &[u8]) -> bool {
+        self.0.read(block).is_some()
+    }
+
+    /// The header block by which a new engine is shown them, one that takes lists of so many bytes. Empty if there are
+    /// none; `None` if there are too many, so that the connection keeps its engine.
+    pub fn shown(&self, header_bytes: usize) -> Option<Vec<u8>> {
+        match self.0.written().is_empty() {
+            true => Some(Vec::new()),
+            false => crate::http2::shown(&self.0, header_bytes),
+        }
+    }
+}

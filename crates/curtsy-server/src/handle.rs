@@ -6,6 +6,7 @@ use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
 use crate::mode::{Mode, ModeName};
 use crate::restart::{Reply, Restarted};
+use crate::server::Outcome;
 use crate::shared::{Orders, Shared};
 use crate::shutdown::Wish;
 use curtsy_lifecycle::{Draining, Phase, Snapshot};
@@ -14,7 +15,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::server::Outcome;
 /// Steers a server from anywhere: another task, another thread, a handler.
 #[derive(Clone)]
 pub struct Handle {
@@ -195,7 +195,7 @@ impl Handle {
     /// as long as the files take to read.
     ///
     /// # Errors
-    /// Of each listener the first; its old certificates stay then.
+    /// Of each listener the first; its old certificates stay then. And if no listener has any.
     pub fn reload_certificates(&self) -> Result<(), Error> {
         let configs = self
             .inner
@@ -206,6 +206,12 @@ impl Handle {
         let reloaded: Vec<_> = configs
             .map(|config| config.certificates().reload())
             .collect();
+        if reloaded.is_empty() {
+            return Err(Error::new(
+                Kind::Config,
+                "there are no certificates to read again",
+            ));
+        }
         reloaded.into_iter().collect()
     }
 

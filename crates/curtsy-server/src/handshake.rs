@@ -19,6 +19,7 @@ use crate::seat::Seat;
 use crate::shared::Orders;
 use crate::stream::Stream;
 use crate::tls::{Secure, TlsConfig};
+use crate::wheel::Awake;
 use crate::worker::{Fresh, Speaks, Worker};
 use bytes::Bytes;
 use curtsy_lifecycle::{Address, Arrival, Entry, State};
@@ -101,6 +102,7 @@ enum Found {
 
 /// Finds out what a connection speaks under `epoch`, and launches it as that.
 pub(crate) async fn receive(fresh: Fresh, epoch: Arc<Epoch>, worker: Arc<Worker>) {
+    let _awake = Awake::begin(&worker);
     let Fresh {
         stream,
         mut arrival,

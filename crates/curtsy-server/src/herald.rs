@@ -7,7 +7,7 @@ use crate::restart::RestartStep;
 use curtsy_handover::notify::Notify;
 use curtsy_handover::{Start, pidfile};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Default)]
 pub(crate) struct Herald {
@@ -33,7 +33,7 @@ impl Herald {
     /// This process is the one that is left.
     pub(crate) fn proved(&self) {
         if let Some(path) = &self.pidfile {
-            self.tell(pidfile::write(path, std::process::id()));
+            tell_file(path, pidfile::write(path, std::process::id()));
         }
     }
 
@@ -60,14 +60,24 @@ impl Herald {
     /// It has stopped.
     pub(crate) fn stopped(&self) {
         if let Some(path) = &self.pidfile {
-            self.tell(pidfile::remove_own(path, std::process::id()).map(drop));
+            tell_file(
+                path,
+                pidfile::remove_own(path, std::process::id()).map(drop),
+            );
         }
     }
 
     fn tell(&self, told: io::Result<()>) {
         // A service is not ended because somebody does not want to hear of it.
         if let Err(error) = told {
-            tracing::warn!(%error, "the service manager or the pid file could not be told");
+            tracing::warn!(%error, "the service manager could not be told");
         }
+    }
+}
+
+/// The same of the file.
+fn tell_file(path: &Path, told: io::Result<()>) {
+    if let Err(error) = told {
+        tracing::warn!(pidfile = %path.display(), %error, "the pid file could not be written or removed");
     }
 }

@@ -15,13 +15,16 @@ use crate::proxy::ProxyPeers;
 use crate::tls::TlsConfig;
 use curtsy_handover::InheritedListener;
 use curtsy_lifecycle::Address;
-use rustix::fs::{FileType, Mode as FileMode, chmod, fchmod, stat, unlink};
+use rustix::fs::{
+    FileType, FlockOperation, Mode as FileMode, OFlags, chmod, fchmod, flock, stat, unlink,
+};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// How many connections may wait to be accepted; the kernel's `net.core.somaxconn` caps it.
 const BACKLOG: i32 = 4096;
@@ -562,6 +565,7 @@ fn bind_unix(name: String, path: &Path, mode: Option<u32>) -> Result<Listener, E
         let text = format!("cannot listen on unix:{}: {why}", path.display());
         Error::because(Kind::Bind, text, error)
     };
+    let _alone = DirectoryLock::of(path);
     clear_stale(path)?;
     let bound = (|| {
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
@@ -604,6 +608,14 @@ fn bind_unix(name: String, path: &Path, mode: Option<u32>) -> Result<Listener, E
 /// Removes what a dead server left at `path`; anything else there is an error.
 fn clear_stale(path: &Path) -> Result<(), Error> {
     let text = |why: &str| format!("cannot listen on unix:{}: {why}", path.display());
+    let in_use = || {
+        let text = text("another server listens there; stop it or choose another path");
+        Error::because(
+            Kind::Bind,
+            text,
+            io::Error::from(rustix::io::Errno::ADDRINUSE),
+        )
+    };
     let Ok(found) = rustix::fs::lstat(path) else {
         return Ok(());
     };
@@ -613,21 +625,59 @@ fn clear_stale(path: &Path) -> Result<(), Error> {
             text("something that is not a socket is there; remove it or choose another path"),
         ));
     }
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)
         .and_then(|socket| socket.connect(&SockAddr::unix(path)?));
     match probe {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => unlink(path)
             .map_err(|e| Error::because(Kind::Bind, text("a dead socket cannot be removed"), e)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Ok(()) => Err(Error::new(
-            Kind::Bind,
-            text("another server listens there; stop it or choose another path"),
-        )),
+        Ok(()) => Err(in_use()),
+        // Its queue is full.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(in_use()),
         Err(error) => Err(Error::because(
             Kind::Bind,
             text("a socket is there and cannot be asked whether it is alive"),
             error,
         )),
+    }
+}
+
+/// Keeps others that bind a path in the same directory out, from the look whether somebody listens there until we do.
+/// Without it, one of several processes that are started together takes another's socket, which is bound and does not
+/// listen yet, for a dead one's.
+struct DirectoryLock(OwnedFd);
+
+impl DirectoryLock {
+    /// How long to wait for the others, who need a moment. A lock that is held for longer is somebody's who means
+    /// something else by it.
+    const WAIT: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_millis(5);
+
+    /// None where the directory cannot be locked; what is wrong with it, binding tells.
+    fn of(path: &Path) -> Option<Self> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            Some(_) | None => Path::new("."),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(directory, flags, FileMode::empty()).ok()?;
+        let until = Instant::now() + Self::WAIT;
+        loop {
+            match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Some(Self(opened)),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
+                    std::thread::sleep(Self::PAUSE);
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // At once, even if another thread is just starting a process that has the descriptor, too.
+        let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 
@@ -757,6 +807,32 @@ mod tests {
         assert_eq!(first.sockets.len(), 2);
         let error = bind(first.local.to_string().as_str(), 2).unwrap_err();
         assert!(error.to_string().contains("in use"), "{error}");
+    }
+
+    #[test]
+    fn of_many_who_want_a_dead_path_at_once_one_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let address = format!("unix:{}", path.display());
+        for _ in 0..50 {
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            let together = std::sync::Barrier::new(4);
+            let bound: Vec<_> = std::thread::scope(|scope| {
+                let each = || {
+                    together.wait();
+                    bind(address.as_str(), 1)
+                };
+                let all = [(); 4].map(|()| scope.spawn(each));
+                all.map(|one| one.join().unwrap()).into_iter().collect()
+            });
+            let had = bound.iter().filter(|one| one.is_ok()).count();
+            assert_eq!(had, 1, "{bound:?}");
+            assert!(bound.iter().flatten().all(|one| one.path.is_some()));
+            std::os::unix::net::UnixStream::connect(&path).unwrap();
+            for refused in bound.iter().filter_map(|one| one.as_ref().err()) {
+                assert!(refused.is_in_use(), "{refused}");
+            }
+        }
     }
 
     #[test]

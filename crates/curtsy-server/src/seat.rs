@@ -4,7 +4,8 @@
 //! socket is closed, whether it ends, is cut, or was upgraded and belongs to the program.
 
 use crate::link::Link;
-use curtsy_lifecycle::Key;
+use crate::wheel::Awake;
+use curtsy_lifecycle::{Key, State};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -47,7 +48,10 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let kept = self.kept.load(Ordering::Relaxed);
         if !kept {
+            // It had no deadlines.
+            let was_upgraded = self.link.entry.state() == State::Upgraded;
             self.link.ended();
+            drop(was_upgraded.then(|| Awake::begin(&self.link.worker)));
         }
         self.link.worker.ledger.leave(self.key);
         if self.connection.is_some() {

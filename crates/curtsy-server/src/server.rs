@@ -8,7 +8,7 @@ use crate::error::{Error, Kind};
 use crate::handle::{Handle, Inner};
 use crate::hooks::{Hooks, ShutdownHook};
 use crate::limits::Limits;
-use crate::listener::{ListenOn, Listener, bind_all};
+use crate::listener::{ListenOn, Listener, Source, bind_all};
 use crate::note::connection_span;
 use crate::restart::{Plea, Reply, RestartHook, RestartStep, Restarting, Restarts, Stage};
 use crate::service::{BoxError, IntoService, Service};
@@ -18,6 +18,8 @@ use crate::signals::Stopping;
 use crate::succession::Succession;
 use crate::threads::Threads;
 use crate::worker::{Fresh, Launch, Speaks, Worker};
+use curtsy_handover::Start;
+use curtsy_handover::broker::is_supervised;
 use curtsy_lifecycle::{Address, ConnectionInfo, Drain, DrainPolicy, Ending, Phase, Report, State};
 use http::Extensions;
 use std::fmt;
@@ -134,9 +136,9 @@ impl Server {
             .map(|listener| (listener.name.as_str(), &listener.local))
     }
 
-    /// Where the admin listener is, if there is one.
+    /// Where the admin listener is, if there is one; `None` as well while another process has its address.
     pub fn admin(&self) -> Option<&Address> {
-        self.admin.as_ref().map(AdminListener::address)
+        self.admin.as_ref().and_then(AdminListener::address)
     }
 
     /// Serves until it is told to stop and the drain is over.
@@ -218,7 +220,14 @@ impl Server {
             watch_certificates.map(|every| tokio::spawn(crate::tls::watch(handle.clone(), every)));
         let steered = || Arc::new(Steered::new(handle.clone(), log_level));
         let hearing = control
-            .map(|control| control.serve(steered()))
+            .map(|control| {
+                let drains = handle.clone();
+                // Whoever drains is not who is to be steered; nor is one that was dropped.
+                let too_late = async move {
+                    let _ = drains.reached(Phase::Draining).await;
+                };
+                control.serve_unless(steered(), too_late)
+            })
             .transpose()?;
         let restart = Arc::new(handle.restarter());
         let mut obeying = JoinSet::new();
@@ -416,7 +425,8 @@ impl Builder {
     }
 
     /// Lets the server be steered over a Unix socket at `path` (see [`Control`](crate::Control) and
-    /// [`control_path`](crate::control_path)); only by its own user and by root.
+    /// [`control_path`](crate::control_path)); only by its own user and by root. Of several processes of one supervisor,
+    /// one has it, as with [`Builder::admin`].
     pub fn control(mut self, path: impl Into<PathBuf>) -> Self {
         self.control = Some(control::Wanted::needed(path.into()));
         self
@@ -451,7 +461,9 @@ impl Builder {
     /// for Prometheus, `/livez` and `/readyz` for whoever starts and routes, `/status` and `/events` are JSON. On loopback,
     /// unless a host is named: `9001` and `:9001` are `127.0.0.1:9001`.
     ///
-    /// Its connections are none of the server's, and it answers until the drain is over.
+    /// Its connections are none of the server's, and it answers until the drain is over. In a program whose sockets are a
+    /// supervisor's, which may keep several processes of it, one has the address; the others say so in the log, serve
+    /// without it, and take it when it is free.
     pub fn admin(mut self, address: impl Into<AdminAddress>) -> Self {
         self.admin = Some(address.into());
         self
@@ -518,8 +530,9 @@ impl Builder {
         self
     }
 
-    /// Calls `hook` on a worker's thread a second after the last of its connections was parked or
-    /// closed; while others stay busy, once a second at most and only when thousands were parked.
+    /// Calls `hook` on a worker's thread a second after the last of its busy connections was parked or
+    /// closed, whatever it spoke; WebSockets over HTTP/1 do not count as busy, but their ends do as
+    /// something that happened. While others stay busy, once a second at most and only when thousands were parked.
     /// Each worker calls it by itself; a server in a runtime of many threads calls it on one of
     /// them.
     ///
@@ -544,6 +557,12 @@ impl Builder {
         self
     }
 
+    /// Whether there may be other processes of the same program: those of a supervisor, which alone has the sockets.
+    fn has_company(&self) -> bool {
+        let is_inherited = |on: &ListenOn| matches!(on.source, Source::Inherited);
+        self.listeners.iter().any(is_inherited) || is_supervised(&Start::capture())
+    }
+
     /// Binds the listeners and makes the server of them and `service`.
     ///
     /// # Errors
@@ -566,12 +585,13 @@ impl Builder {
                 "a restart by signal needs a succession; call `succession`",
             ));
         }
+        let waits = self.has_company();
         let mut heirlooms = self.succession.as_mut().and_then(Succession::heirlooms);
         // Before the others, which may take all that is left.
-        let admin = AdminListener::bind(self.admin, heirlooms.as_deref_mut())?;
+        let admin = AdminListener::bind(self.admin, heirlooms.as_deref_mut(), waits)?;
         let mut listeners = bind_all(self.listeners, sockets, heirlooms)?;
         let donor = self.succession.as_ref().and_then(Succession::donor);
-        let control = self.control.map(|wanted| wanted.open(donor));
+        let control = self.control.map(|wanted| wanted.open(donor, waits));
         let control = control.transpose()?.flatten();
         let shared = Arc::new(Shared::new(
             self.limits,
@@ -596,8 +616,8 @@ impl Builder {
         }
         // Nobody else has seen it yet.
         let _ = shared.addresses.set(addresses.collect());
-        if let Some(admin) = &admin {
-            let _ = shared.admin.set(admin.address().to_string());
+        if let Some(address) = admin.as_ref().and_then(AdminListener::address) {
+            let _ = shared.admin.set(address.to_string());
         }
         let (wish, wishes) = mpsc::unbounded_channel();
         let (restarts, restart_wishes) = mpsc::unbounded_channel();

@@ -11,6 +11,9 @@
 //! Where the worker is a runtime of many threads, a connection that becomes busy at the very
 //! moment when it is looked at may be woken later than it asked for, by as much as `park_after`.
 //!
+//! It also knows when the worker falls silent, for the program's hook ([`Quiet`]); of connections whose deadlines are not
+//! here ([`Awake`]) it is told once for each time they are busy, not for each request.
+//!
 //! Deliberately absent: precision. Deadlines are late by up to two ticks.
 
 use crate::clock;
@@ -46,6 +49,10 @@ struct Slots {
     passed: u64,
     /// The tick for which whoever turns the wheel sleeps.
     sleeps_until: u64,
+    /// Connections that are busy and set no deadlines here.
+    awake: usize,
+    /// How many such have fallen silent or ended since whoever turns the wheel looked.
+    stirred: u64,
 }
 
 impl Default for Slots {
@@ -54,6 +61,34 @@ impl Default for Slots {
             ring: (0..SLOTS).map(|_| Vec::new()).collect(),
             passed: 0,
             sleeps_until: u64::MAX,
+            awake: 0,
+            stirred: 0,
+        }
+    }
+}
+
+/// A connection that is busy and sets no deadlines here: a handshake, an engine of HTTP/2. With it, the worker is not
+/// silent; without it, the worker may have fallen silent.
+///
+/// There is none where the program does not want to know of quiet moments.
+pub(crate) struct Awake(Arc<Worker>);
+
+impl Awake {
+    pub(crate) fn begin(worker: &Arc<Worker>) -> Option<Self> {
+        worker.shared.hooks.quiet.as_ref()?;
+        worker.wheel.slots().awake += 1;
+        Some(Self(worker.clone()))
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        let mut slots = self.0.wheel.slots();
+        slots.awake -= 1;
+        slots.stirred += 1;
+        if slots.awake == 0 || slots.stirred.is_multiple_of(Quiet::MANY) {
+            drop(slots);
+            self.0.wheel.sooner.notify_one();
         }
     }
 }
@@ -81,6 +116,13 @@ impl Wheel {
             drop(slots);
             self.sooner.notify_one();
         }
+    }
+
+    /// Whether connections without deadlines are busy, and whether any were since the last look.
+    fn take_stirred(&self) -> (bool, bool) {
+        let mut slots = self.slots();
+        let stirred = std::mem::take(&mut slots.stirred);
+        (slots.awake > 0, stirred > 0)
     }
 
     /// Looks at what is due; how long nothing will be, if anything will.
@@ -149,7 +191,12 @@ pub(crate) async fn turn(worker: Arc<Worker>) {
         let sooner = worker.wheel.sooner.notified();
         let now = clock::now();
         let pause = worker.wheel.look(limits, now);
-        let pause = quiet.look(&worker, now, pause.is_none()).or(pause);
+        let (is_awake, has_stirred) = worker.wheel.take_stirred();
+        if is_awake || has_stirred {
+            quiet.stir();
+        }
+        let is_silent = pause.is_none() && !is_awake;
+        let pause = quiet.look(&worker, now, is_silent).or(pause);
         match pause {
             None => sooner.await,
             Some(pause) => {
@@ -167,7 +214,7 @@ struct Quiet {
     /// How many parkings there were when it was called last.
     parkings: u64,
     at: Option<Moment>,
-    /// There was something in the wheel since then.
+    /// There was something in the wheel, or busy without it, since then.
     was_busy: bool,
     /// Since when there is nothing.
     silent_since: Option<Moment>,
@@ -178,6 +225,12 @@ impl Quiet {
     const PAUSE: Duration = Duration::from_secs(1);
     /// So many parkings are worth a call in the midst of work.
     const MANY: u64 = 4096;
+
+    /// Something was busy that was never in the wheel.
+    fn stir(&mut self) {
+        self.was_busy = true;
+        self.silent_since = None;
+    }
 
     /// Calls it if the moment has come; else how long that may take, if nothing else happens.
     fn look(&mut self, worker: &Worker, now: Moment, is_silent: bool) -> Option<Duration> {

@@ -8,12 +8,18 @@
 //! - A body is read once and kept: binding it a second time works.
 //! - No more of a body than [`Settings::max_body`](crate::Settings::max_body) is ever in memory.
 
+use crate::body::{Body, Lost};
 use crate::context::Context;
 use crate::error::{Error, FieldError};
 use bytes::{Bytes, BytesMut};
 use http::{Method, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use std::collections::HashSet;
+
+/// How deep a body of MessagePack may go: as deep as one of JSON or XML.
+#[cfg(feature = "msgpack")]
+const DEPTH_MAX: usize = 128;
 
 /// What a request can be read into: any type that serde can make, and `Valid` of such a type.
 ///
@@ -309,7 +315,7 @@ impl Context {
                 toml::from_str(&text).map_err(malformed)?
             }
             #[cfg(feature = "msgpack")]
-            Format::MsgPack => rmp_serde::from_slice(&self.raw_data().await?).map_err(malformed)?,
+            Format::MsgPack => from_msgpack(&self.raw_data().await?)?,
             Format::Query => from_pairs(self.request.uri.query().unwrap_or("").as_bytes())?,
             Format::Form | Format::FormPost => {
                 let merged = format == Format::Form;
@@ -450,7 +456,7 @@ impl Context {
     /// ([`Error::is_too_large`]), or the client went away. What is too large is not kept, and not
     /// read further than the limit.
     ///
-    /// Cancel safety: none; a body read in part is lost.
+    /// Cancel safety: none; a body read in part is lost, and asking for it again is an error.
     pub async fn raw_data(&mut self) -> Result<Bytes, Error> {
         if let Some(bytes) = &self.bytes {
             return Ok(bytes.clone());
@@ -461,15 +467,17 @@ impl Context {
         if announced.is_some_and(|length| length > limit as u64) {
             return Err(Error::too_large(limit));
         }
-        let mut body = std::mem::take(&mut self.body);
+        // Until it is read whole, nobody after this may take what is left of it for the body.
+        let mut body = std::mem::replace(&mut self.body, Body::lost(Lost::Unread));
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| broken_body(error, limit))?;
+            let frame = frame.map_err(|error| self.lose_body(error, limit))?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
             if first.len().max(all.len()) + data.len() > limit {
+                self.body = Body::lost(Lost::TooLarge(limit));
                 return Err(Error::too_large(limit));
             }
             // Most bodies come in one piece and need not be copied.
@@ -483,8 +491,18 @@ impl Context {
             }
         }
         let bytes = if all.is_empty() { first } else { all.freeze() };
+        self.body = Body::empty();
         self.bytes = Some(bytes.clone());
         Ok(bytes)
+    }
+
+    /// What a body that broke is refused with, now and whenever it is asked for again.
+    fn lose_body(&mut self, error: crate::BoxError, limit: usize) -> Error {
+        let error = broken_body(error, limit);
+        if error.is_too_large() {
+            self.body = Body::lost(Lost::TooLarge(limit));
+        }
+        error
     }
 
     /// The body as a stream, taken out of the context: for what is too large to be kept. No limit
@@ -522,8 +540,12 @@ impl Context {
         let form = self.cold.as_ref().and_then(|cold| cold.form.as_deref());
         let values = form.map_or(&[][..], |form| form.values());
         let queries = if merged { self.queries() } else { &[] };
-        let known = |key: &str| values.iter().any(|(of, _)| of == key);
-        let more = queries.iter().filter(|(key, _)| !known(key));
+        // A set: both lists are as long as the client likes.
+        let known: HashSet<&str> = match queries {
+            [] => HashSet::new(),
+            [..] => values.iter().map(|(key, _)| key.as_str()).collect(),
+        };
+        let more = queries.iter().filter(|(key, _)| !known.contains(&**key));
         Ok(encode(values.iter().chain(more).map(|(k, v)| (&**k, &**v))))
     }
 
@@ -561,6 +583,14 @@ fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     })
 }
 
+#[cfg(feature = "msgpack")]
+fn from_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    // Its own bound is deeper than the stack of a worker's thread.
+    reader.set_max_depth(DEPTH_MAX);
+    T::deserialize(&mut reader).map_err(malformed)
+}
+
 fn from_pairs<T: DeserializeOwned>(pairs: &[u8]) -> Result<T, Error> {
     serde_html_form::from_bytes(pairs).map_err(|error| {
         let slow = serde_html_form::Deserializer::from_bytes(pairs);
@@ -596,6 +626,10 @@ fn malformed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 
 /// A body that could not be read: too large for a limit outside of us, or gone with the client.
 pub(crate) fn broken_body(error: crate::BoxError, limit: usize) -> Error {
+    let error = match error.downcast::<Error>() {
+        Ok(own) => return *own,
+        Err(other) => other,
+    };
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
     while let Some(inner) = cause {
         if inner.is::<http_body_util::LengthLimitError>() {

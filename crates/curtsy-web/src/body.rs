@@ -4,7 +4,7 @@
 //! bytes allocate nothing here. Everything is `Send + Sync`, so that `&Context` may be held across
 //! an `.await`.
 
-use crate::error::BoxError;
+use crate::error::{BoxError, Error};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use http_body::{Frame, SizeHint};
@@ -36,6 +36,26 @@ enum Kind {
     Full(Bytes),
     Incoming(SyncWrapper<Incoming>, SizeHint),
     Boxed(Boxed),
+    /// Was begun to be read, and not to its end: what is left would pass for a whole body.
+    Lost(Lost),
+}
+
+/// Why a body cannot be read (any more).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lost {
+    /// It is larger than so many bytes.
+    TooLarge(usize),
+    /// Whoever read it gave up, or the client did.
+    Unread,
+}
+
+impl Lost {
+    fn error(self) -> Error {
+        match self {
+            Self::TooLarge(limit) => Error::too_large(limit),
+            Self::Unread => Error::bind("the body was not read to its end"),
+        }
+    }
 }
 
 /// A body behind a pointer. What it says of its size is kept beside it: it cannot be asked through
@@ -120,12 +140,22 @@ impl Body {
         Self::new(http_body_util::StreamBody::new(frames))
     }
 
+    /// A body that says why it cannot be read.
+    pub(crate) const fn lost(why: Lost) -> Self {
+        Self(Kind::Lost(why))
+    }
+
+    /// Whether it is made while it is read.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self.0, Kind::Boxed(_))
+    }
+
     /// The bytes at hand, if the body is not a stream.
     pub(crate) fn bytes(&self) -> Option<&[u8]> {
         match &self.0 {
             Kind::Empty => Some(&[]),
             Kind::Full(bytes) => Some(bytes),
-            Kind::Incoming(..) | Kind::Boxed(_) => None,
+            Kind::Incoming(..) | Kind::Boxed(_) | Kind::Lost(_) => None,
         }
     }
 
@@ -139,7 +169,7 @@ impl Body {
                 all.extend_from_slice(&more);
                 *bytes = all.freeze();
             }
-            Kind::Incoming(..) | Kind::Boxed(_) => return false,
+            Kind::Incoming(..) | Kind::Boxed(_) | Kind::Lost(_) => return false,
         }
         true
     }
@@ -182,6 +212,7 @@ impl http_body::Body for Body {
                 }
                 Poll::Ready(frame)
             }
+            Kind::Lost(why) => Poll::Ready(Some(Err(why.error().into()))),
         }
     }
 
@@ -191,6 +222,7 @@ impl http_body::Body for Body {
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::Incoming(_, hint) => hint.exact() == Some(0),
             Kind::Boxed(boxed) => boxed.ended,
+            Kind::Lost(_) => false,
         }
     }
 
@@ -200,6 +232,7 @@ impl http_body::Body for Body {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Incoming(_, hint) => *hint,
             Kind::Boxed(boxed) => boxed.hint,
+            Kind::Lost(_) => SizeHint::default(),
         }
     }
 }
@@ -210,6 +243,7 @@ impl fmt::Debug for Body {
             Kind::Empty => f.write_str("Body(empty)"),
             Kind::Full(bytes) => write!(f, "Body({} bytes)", bytes.len()),
             Kind::Incoming(..) | Kind::Boxed(_) => f.write_str("Body(stream)"),
+            Kind::Lost(_) => f.write_str("Body(lost)"),
         }
     }
 }

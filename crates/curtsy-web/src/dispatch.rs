@@ -2,7 +2,7 @@
 
 use crate::body::Body;
 use crate::context::Context;
-use crate::path::{clean, decode, location, single_slashes};
+use crate::path::{ascii, clean, decode, location, raw_location, single_slashes};
 use crate::table::{Table, Target};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
@@ -104,10 +104,13 @@ fn redirect(c: &Context) -> Option<Response<Body>> {
             .is_some()
     };
     if table.settings.redirect_trailing_slash && found(&toggle_slash(path)) {
-        // From the path as it came: an escaped slash must stay escaped.
-        let raw = toggle_slash(c.request.uri.path());
-        let target = format!("/{}", raw.trim_start_matches('/')).replace('\\', "%5C");
-        return Some(redirect_to(c, target));
+        // From the path as it came: an escaped slash must stay escaped, unless it is the one too many.
+        let raw = c.request.uri.path();
+        let mended = match raw.get(raw.len().saturating_sub(3)..) {
+            Some("%2F" | "%2f") if path.ends_with('/') => raw[..raw.len() - 3].to_owned(),
+            _ => toggle_slash(raw),
+        };
+        return Some(redirect_to(c, raw_location(&mended)));
     }
     if table.settings.redirect_fixed_path {
         let cleaned = clean(path);
@@ -117,7 +120,13 @@ fn redirect(c: &Context) -> Option<Response<Body>> {
                 .then(|| tree.find_folded(&toggle_slash(&cleaned)))
                 .flatten()
         })?;
-        return Some(redirect_to(c, location(&fixed)));
+        // With `use_raw_path` it was never decoded.
+        let fixed = if table.settings.use_raw_path {
+            raw_location(&fixed)
+        } else {
+            location(&fixed)
+        };
+        return Some(redirect_to(c, fixed));
     }
     None
 }
@@ -136,7 +145,7 @@ fn redirect_to(c: &Context, mut target: String) -> Response<Body> {
     }
     if let Some(query) = c.request.uri.query() {
         target.push('?');
-        target.push_str(query);
+        target.push_str(&ascii(query));
     }
     let status = if c.request.method == Method::GET {
         StatusCode::MOVED_PERMANENTLY

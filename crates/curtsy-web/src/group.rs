@@ -175,6 +175,7 @@ impl<'r> RouterGroup<'r> {
     }
 
     /// Adds a route that must fit.
+    #[track_caller]
     pub(crate) fn must_add(&mut self, method: &Method, path: &str, chain: Chain) {
         if let Err(error) = self.add(method, path, chain) {
             panic!("{error}");

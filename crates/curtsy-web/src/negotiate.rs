@@ -130,35 +130,54 @@ impl Context {
     }
 }
 
-/// The offer of the greatest weight; among equals the one that the client names first.
+/// The offer of the greatest weight; among equals the one that the client names first. Of several
+/// ranges that an offer lies in, the narrowest counts: `text/html;q=0, */*` is all but HTML.
 fn best<'o>(accept: &str, offered: &[&'o str]) -> Option<&'o str> {
     if accept.trim().is_empty() {
         return offered.first().copied();
     }
-    let mut found: Option<(u16, &'o str)> = None;
-    for range in accept.split(',') {
-        let mut parts = range.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or("");
-        let weight = parts.find_map(|part| part.strip_prefix("q="));
-        let weight = weight.map_or(1000, thousandths);
-        let fits = offered.iter().copied().find(|offer| accepts(kind, offer));
-        if let Some(offer) = fits
-            && weight > found.map_or(0, |(weight, _)| weight)
-        {
-            found = Some((weight, offer));
+    let mut found: Option<(u16, usize, &'o str)> = None;
+    for &offer in offered {
+        let Some((weight, place)) = weigh(accept, offer) else {
+            continue;
+        };
+        let is_better = match found {
+            None => weight > 0,
+            Some((best, first, _)) => weight > best || (weight == best && place < first),
+        };
+        if is_better {
+            found = Some((weight, place, offer));
         }
     }
-    found.map(|(_, offer)| offer)
+    found.map(|(.., offer)| offer)
 }
 
-fn accepts(range: &str, kind: &str) -> bool {
+/// The weight of an offer, and the place of the range that gives it in the list.
+fn weigh(accept: &str, offer: &str) -> Option<(u16, usize)> {
+    let mut narrowest: Option<(u8, u16, usize)> = None;
+    for (place, range) in accept.split(',').enumerate() {
+        let mut parts = range.split(';').map(str::trim);
+        let Some(narrowness) = narrowness(parts.next().unwrap_or(""), offer) else {
+            continue;
+        };
+        if narrowest.is_none_or(|(other, ..)| narrowness > other) {
+            let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+            narrowest = Some((narrowness, weight.map_or(1000, thousandths), place));
+        }
+    }
+    narrowest.map(|(_, weight, place)| (weight, place))
+}
+
+/// How narrow a range is that a type lies in: everything, a family, or the type itself.
+fn narrowness(range: &str, kind: &str) -> Option<u8> {
     match range.strip_suffix('*') {
-        Some("" | "*/") => true,
+        Some("" | "*/") => Some(0),
         Some(of) if of.ends_with('/') => {
             let head = kind.get(..of.len());
             head.is_some_and(|head| head.eq_ignore_ascii_case(of))
+                .then_some(1)
         }
-        _ => range.eq_ignore_ascii_case(kind),
+        _ => range.eq_ignore_ascii_case(kind).then_some(2),
     }
 }
 
@@ -192,6 +211,13 @@ mod tests {
                 Some("application/json"),
             ),
             ("text/html;q=0, */*;q=0.1", Some("application/json")),
+            ("application/json;q=0, */*", Some("text/html")),
+            ("*/*, application/json;q=0.1", Some("text/html")),
+            (
+                "text/*;q=0.9, text/html;q=0.1, */*;q=0.2",
+                Some("application/json"),
+            ),
+            ("application/json;Q=0.1, text/html;q=0.2", Some("text/html")),
             ("TEXT/HTML;q=1.0", Some("text/html")),
             ("image/png", None),
             ("text/html;q=0", None),

@@ -76,6 +76,27 @@ pub(crate) fn decode(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
+/// A text as it came, with what a header cannot hold escaped: everything beyond ASCII.
+pub(crate) fn ascii(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() * 2);
+    for c in text.chars() {
+        if c.is_ascii() {
+            out.push(c);
+        } else {
+            out.extend(utf8_percent_encode(c.encode_utf8(&mut [0; 4]), CONTROLS));
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// A path as it came as the path of a `Location`: its escapes stay, and it cannot name another host.
+pub(crate) fn raw_location(path: &str) -> String {
+    format!("/{}", ascii(path.trim_start_matches('/'))).replace('\\', "%5C")
+}
+
 /// A decoded path as the path of a `Location`: escaped, and never with two slashes at its
 /// beginning, which would name another host.
 pub(crate) fn location(path: &str) -> String {
@@ -96,7 +117,7 @@ fn hex(digit: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{clean, decode, location, single_slashes};
+    use super::{ascii, clean, decode, location, raw_location, single_slashes};
     use proptest::prelude::*;
 
     #[test]
@@ -134,6 +155,9 @@ mod tests {
         assert_eq!(location("/\\evil.example"), "/%5Cevil.example");
         assert_eq!(location("/a b?\r\n%"), "/a%20b%3F%0D%0A%25");
         assert_eq!(location("/é"), "/%C3%A9");
+        assert_eq!(raw_location("//evil.example/x"), "/evil.example/x");
+        assert_eq!(raw_location("/\\evil/a%2Fb/é"), "/%5Cevil/a%2Fb/%C3%A9");
+        assert_eq!(ascii("/é?q=<%ü>"), "/%C3%A9?q=<%%C3%BC>");
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! - What was written before the panic is sent as it is: only an answer not yet begun becomes 500.
+//! - A panic in a stream, which runs after the handlers, is logged as well and breaks the answer off.
 //! - A panic because the client is gone is a short line and no 500: nobody would read it.
 //! - Secrets in the request's head are not logged.
 //!
@@ -9,10 +10,14 @@
 //! The first use of this middleware therefore puts a hook before the one that is there; panics
 //! outside of handlers go on to that one.
 
+use crate::body::Body;
 use crate::context::Context;
+use crate::error::BoxError;
 use crate::handler::{BoxFuture, Call};
 use crate::mode::Mode;
+use bytes::Bytes;
 use http::header;
+use http_body::{Frame, SizeHint};
 use std::any::Any;
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
@@ -178,28 +183,26 @@ impl Recovery {
         self
     }
 
-    fn recover(&self, c: &mut Context, panic: &Panic) {
+    fn log(&self, head: &str, panic: &Panic) {
         let text = if panic.is_broken_pipe() {
             format!("[Recovery] the client is gone: {}\n", panic.message)
         } else {
             let time = jiff::Zoned::now()
                 .strftime("%Y/%m/%d - %H:%M:%S")
                 .to_string();
-            let head = match Mode::current() {
-                Mode::Debug => head(c),
-                Mode::Release | Mode::Test => String::new(),
-            };
             format!(
                 "[Recovery] {time} panic recovered:\n{head}{} ({})\n{}\n",
                 panic.message, panic.location, panic.backtrace
             )
         };
-        {
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            // A log that cannot be written must not take the answer with it.
-            let _ = writer.write_all(text.as_bytes());
-            let _ = writer.flush();
-        }
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // A log that cannot be written must not take the answer with it.
+        let _ = writer.write_all(text.as_bytes());
+        let _ = writer.flush();
+    }
+
+    fn recover(&self, c: &mut Context, panic: &Panic) {
+        self.log(&head(c), panic);
         c.abort();
         if panic.is_broken_pipe() {
             c.error(crate::Error::private(panic.message.clone()));
@@ -238,7 +241,60 @@ impl<'a> Call<'a> for Recovery {
             if let Err(panic) = caught {
                 self.recover(c, &panic);
             }
+            if c.answer.is_stream() {
+                let body = Some(std::mem::take(&mut c.answer));
+                let (recovery, head) = (self.clone(), head(c));
+                c.answer = Body::new(Guarded {
+                    body,
+                    recovery,
+                    head,
+                });
+            }
         })
+    }
+}
+
+/// An answer that is made while it is sent, after the handlers: a panic in it is logged, and the
+/// answer ends broken. Its head has gone out, and its end must not look like one.
+struct Guarded {
+    /// Gone after a panic.
+    body: Option<Body>,
+    recovery: Recovery,
+    head: String,
+}
+
+impl http_body::Body for Guarded {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(None);
+        };
+        let next = pin!(poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)));
+        match poll_catching(next, cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(frame)) => Poll::Ready(frame),
+            Poll::Ready(Err(panic)) => {
+                this.body = None;
+                this.recovery.log(&this.head, &panic);
+                Poll::Ready(Some(Err("the answer's stream panicked".into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .as_ref()
+            .map_or_else(SizeHint::default, Body::size_hint)
     }
 }
 
@@ -256,8 +312,11 @@ fn poll_catching<F: Future + ?Sized>(
     }
 }
 
-/// The request's head as it came, without its secrets.
+/// The request's head as it came, without its secrets; nothing if this is not debug mode.
 fn head(c: &Context) -> String {
+    if Mode::current() != Mode::Debug {
+        return String::new();
+    }
     let secret = [
         header::AUTHORIZATION,
         header::PROXY_AUTHORIZATION,

@@ -331,7 +331,7 @@ impl Context {
         self.write_bare(status.into_status(), body.into());
     }
 
-    /// Redirects: a status from 300 to 308, or 201, and where to.
+    /// Redirects: a status from 300 to 308, or 201, and where to. What is not ASCII is escaped.
     ///
     /// ```
     /// # use curtsy_web::Context;
@@ -348,6 +348,7 @@ impl Context {
             (300..=308).contains(&status.as_u16()) || status == StatusCode::CREATED,
             "cannot redirect with status {status}"
         );
+        let location = &*crate::path::ascii(location);
         let Ok(value) = HeaderValue::from_str(location) else {
             return self.fail(Error::render(
                 "a location with bytes that HTTP does not allow",

@@ -178,8 +178,7 @@ impl Context {
     }
 
     pub(crate) fn write_typed(&mut self, status: StatusCode, kind: HeaderValue, body: Body) {
-        let first = !self.written;
-        if first {
+        if !self.written {
             self.status = status;
             self.written = true;
         } else if status != self.status {
@@ -188,27 +187,30 @@ impl Context {
         if self.content_type.is_none() && !self.headers.contains_key(header::CONTENT_TYPE) {
             self.content_type = Some(kind);
         }
-        if !allows_body(self.status) {
-            return;
-        }
-        if first {
-            self.answer = body;
-        } else if let Some(bytes) = body.bytes() {
-            let bytes = Bytes::copy_from_slice(bytes);
-            if !self.answer.append(bytes) {
-                self.error(Error::render("nothing can be written after a stream"));
-            }
-        } else {
-            self.error(Error::render("a stream cannot follow what was written"));
-        }
+        self.add(body);
     }
 
     /// Adds a body without a type.
     pub(crate) fn write_bare(&mut self, status: StatusCode, body: Body) {
         self.status(status);
         self.written = true;
-        if allows_body(self.status) {
+        self.add(body);
+    }
+
+    /// Puts a body after what was written before.
+    fn add(&mut self, body: Body) {
+        if !allows_body(self.status) {
+            return;
+        }
+        if self.answer.bytes().is_some_and(<[u8]>::is_empty) {
             self.answer = body;
+        } else if let Some(bytes) = body.bytes() {
+            let bytes = Bytes::copy_from_slice(bytes);
+            if !bytes.is_empty() && !self.answer.append(bytes) {
+                self.error(Error::render("nothing can be written after a stream"));
+            }
+        } else {
+            self.error(Error::render("a stream cannot follow what was written"));
         }
     }
 

@@ -201,17 +201,20 @@ fn open_beneath(dir: &Path, relative: &str) -> io::Result<File> {
     match openat2(&root, relative, flags, Mode::empty(), resolve) {
         Ok(file) => Ok(File::from(file)),
         // An old kernel, or a sandbox that does not know the call.
-        Err(Errno::NOSYS | Errno::PERM) => {
-            let root = dir.canonicalize()?;
-            let path = root.join(relative).canonicalize()?;
-            if !path.starts_with(&root) {
-                return Err(io::ErrorKind::PermissionDenied.into());
-            }
-            let file = rustix::fs::open(&path, flags | OFlags::NOFOLLOW, Mode::empty())?;
-            Ok(File::from(file))
-        }
+        Err(Errno::NOSYS | Errno::PERM) => open_compared(dir, relative, flags),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The same without the kernel's help: whoever may change the directory meanwhile can outrun it.
+fn open_compared(dir: &Path, relative: &str, flags: OFlags) -> io::Result<File> {
+    let root = dir.canonicalize()?;
+    let path = root.join(relative).canonicalize()?;
+    if !path.starts_with(&root) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let file = rustix::fs::open(&path, flags | OFlags::NOFOLLOW, Mode::empty())?;
+    Ok(File::from(file))
 }
 
 /// The names in a directory, sorted; directories end with a slash.
@@ -415,5 +418,55 @@ impl Engine {
     pub fn static_embedded(&mut self, path: &str, files: Embedded) -> &mut Self {
         self.root().static_embedded(path, files);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{open_beneath, open_compared};
+    use rustix::fs::OFlags;
+    use std::fs;
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn with_and_without_the_kernels_help_nothing_outside_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("sub")).unwrap();
+        fs::create_dir(dir.path().join("root-but-not")).unwrap();
+        fs::write(dir.path().join("secret"), "secret").unwrap();
+        fs::write(dir.path().join("root-but-not/secret"), "secret").unwrap();
+        fs::write(root.join("sub/a"), "inside").unwrap();
+        symlink("../secret", root.join("out")).unwrap();
+        symlink("/etc/passwd", root.join("absolute")).unwrap();
+        symlink("..", root.join("up")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        symlink("sub/a", root.join("inside")).unwrap();
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        for (path, is_inside) in [
+            ("sub/a", true),
+            ("inside", true),
+            ("sub/../sub/a", true),
+            ("../secret", false),
+            ("sub/../../secret", false),
+            ("../root-but-not/secret", false),
+            ("out", false),
+            ("absolute", false),
+            ("/etc/passwd", false),
+            ("up/secret", false),
+            ("loop", false),
+            ("sub/a\0", false),
+            ("none", false),
+        ] {
+            for opened in [open_beneath(&root, path), open_compared(&root, path, flags)] {
+                assert_eq!(opened.is_ok(), is_inside, "{path}: {opened:?}");
+                if let Ok(mut file) = opened {
+                    let mut text = String::new();
+                    file.read_to_string(&mut text).unwrap();
+                    assert_eq!(text, "inside", "{path}");
+                }
+            }
+        }
     }
 }

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::error::{BoxError, Error};
 use crate::group::{ANY, RouterGroup};
 use crate::handler::{BoxFuture, Call};
+use crate::settings::Settings;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri};
 use std::convert::Infallible;
@@ -73,6 +74,10 @@ where
                 return Ok(response);
             };
             let (parts, body) = request.into_parts();
+            // Parameters are ranges of the path that was matched, whatever a layer makes of it.
+            if c.text.is_none() && parts.uri.path() != c.request.uri.path() {
+                c.text = Some(c.request.uri.path().into());
+            }
             c.request = parts;
             c.body = body;
             c.next().await;
@@ -190,7 +195,8 @@ where
         let service = self.service.clone();
         let segments = self.segments;
         Box::pin(async move {
-            let Some(uri) = without_prefix(&c.request.uri, segments) else {
+            let slashes = Slashes::of(&c.engine.settings);
+            let Some(uri) = without_prefix(&c.request.uri, segments, slashes) else {
                 return c.abort_with_status(StatusCode::BAD_REQUEST);
             };
             // The context keeps its own head for the middleware that is still to come.
@@ -219,14 +225,64 @@ where
     service.call(request).await
 }
 
+/// What divided the path into segments when it was matched.
+#[derive(Clone, Copy, Debug)]
+struct Slashes {
+    /// `%2F` did as well: the path was decoded first.
+    escaped: bool,
+    /// Several were one.
+    repeated: bool,
+}
+
+impl Slashes {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            escaped: !settings.use_raw_path,
+            repeated: settings.remove_extra_slash,
+        }
+    }
+
+    /// How many bytes of a slash a text begins with.
+    fn at_start(self, text: &str) -> usize {
+        match text.as_bytes() {
+            [b'/', ..] => 1,
+            [b'%', b'2', b'F' | b'f', ..] if self.escaped => 3,
+            _ => 0,
+        }
+    }
+
+    /// A path after its first segments, as it came. Cut where the router cut it: otherwise the
+    /// service would see another path than the one that was let through.
+    fn skip(self, path: &str, segments: usize) -> &str {
+        let (mut rest, mut seen) = (path, 0);
+        loop {
+            let slash = self.at_start(rest);
+            if slash > 0 {
+                rest = &rest[slash..];
+                while self.repeated && self.at_start(rest) > 0 {
+                    rest = &rest[self.at_start(rest)..];
+                }
+                if seen == segments {
+                    return rest;
+                }
+                seen += 1;
+            } else {
+                let mut chars = rest.chars();
+                if chars.next().is_none() {
+                    return "";
+                }
+                rest = chars.as_str();
+            }
+        }
+    }
+}
+
 /// The URI after its first segments.
-fn without_prefix(uri: &Uri, segments: usize) -> Option<Uri> {
-    let path = uri.path();
-    let rest = path.match_indices('/').nth(segments);
-    let rest = rest.map_or("/", |(at, _)| &path[at..]);
+fn without_prefix(uri: &Uri, segments: usize, slashes: Slashes) -> Option<Uri> {
+    let rest = format!("/{}", slashes.skip(uri.path(), segments));
     let target = match uri.query() {
         Some(query) => format!("{rest}?{query}"),
-        None => rest.to_owned(),
+        None => rest,
     };
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(target.parse().ok()?);

@@ -59,3 +59,48 @@ async fn a_panic_shows_the_head_without_its_secrets() {
     }
     assert!(!text.contains("hunter2"), "{text}");
 }
+
+#[test]
+fn a_refused_route_names_the_line_that_asked_for_it() {
+    static SAID: Mutex<Vec<(std::thread::ThreadId, String, u32)>> = Mutex::new(Vec::new());
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if let Some(place) = info.location() {
+            let place = (
+                std::thread::current().id(),
+                place.file().to_owned(),
+                place.line(),
+            );
+            SAID.lock().unwrap().push(place);
+        }
+        before(info);
+    }));
+    async fn page(_: &mut Context) {}
+    let mut r = Engine::new();
+    r.get("/a/:x", page);
+    let mut lines = Vec::new();
+    let mut refused = |line: u32, register: &mut dyn FnMut()| {
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(register));
+        assert!(caught.is_err());
+        lines.push((std::thread::current().id(), file!().to_owned(), line));
+    };
+    refused(line!() + 1, &mut || {
+        r.get("/a/:y", page);
+    });
+    refused(line!() + 1, &mut || {
+        r.group("/a").post("x", page).post("x", page);
+    });
+    refused(line!() + 1, &mut || {
+        r.any("/a/:y", page);
+    });
+    refused(line!() + 1, &mut || {
+        r.handle("get", "/", page);
+    });
+    refused(line!() + 1, &mut || {
+        r.static_dir("/:x", "/tmp");
+    });
+    let own = std::thread::current().id();
+    let mut said = SAID.lock().unwrap().clone();
+    said.retain(|(thread, ..)| *thread == own);
+    assert_eq!(said, lines);
+}

@@ -1,6 +1,7 @@
 //! Uploads: one file, several files, a form with texts beside them, and names that mean no good.
 //!
 //! ```sh
+//! cd crates/curtsy   # where the files are that curl sends
 //! cargo run -p curtsy --example upload -- /tmp/uploads
 //! curl -F file=@Cargo.toml http://127.0.0.1:8080/one                                # Cargo.toml uploaded
 //! curl -F by=ada -F files=@Cargo.toml -F files=@src/lib.rs http://127.0.0.1:8080/many   # ada uploaded 2 files: Cargo.toml lib.rs

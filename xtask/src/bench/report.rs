@@ -2,7 +2,11 @@
 //!
 //! A later run of the same day replaces the tables that it measured and leaves the others.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -38,18 +42,20 @@ const ORDER: [&str; 13] = [
     "drain",
 ];
 
-/// Writes `tables` into the results of today in `directory`.
+/// Writes `tables` into the results of today in `directory`. What was not measured today stays as it was measured last;
+/// each table says when that was.
 pub(super) fn write(directory: &Path, tables: Vec<Table>, load_before: &str) -> Result<Results> {
     fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
     let date = clock::today();
     let json = directory.join(format!("{date}.json"));
-    let earlier = match fs::read(&json) {
-        Ok(bytes) => {
+    let earlier = match newest(directory)? {
+        Some(path) => {
+            let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
             serde_json::from_slice::<Results>(&bytes)
-                .with_context(|| format!("reading {}", json.display()))?
+                .with_context(|| format!("reading {}", path.display()))?
                 .tables
         }
-        Err(_) => Vec::new(),
+        None => Vec::new(),
     };
     let mut results = Results {
         date,
@@ -58,7 +64,7 @@ pub(super) fn write(directory: &Path, tables: Vec<Table>, load_before: &str) -> 
     };
     results
         .tables
-        .sort_by_key(|table| ORDER.iter().position(|id| *id == table.id));
+        .sort_by_key(|table| ORDER.iter().position(|id| *id == table.id).unwrap_or(ORDER.len()));
     fs::write(&json, serde_json::to_string_pretty(&results)? + "\n")
         .context("writing the results")?;
     fs::write(
@@ -74,6 +80,18 @@ pub(super) fn write(directory: &Path, tables: Vec<Table>, load_before: &str) -> 
         .context("writing a chart")?;
     }
     Ok(results)
+}
+
+/// The newest day's results; a date is its file's name, and the later name is the later date.
+fn newest(directory: &Path) -> Result<Option<PathBuf>> {
+    let mut newest = None;
+    for entry in fs::read_dir(directory).context("looking for earlier results")? {
+        let path = entry.context("looking for earlier results")?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            newest = newest.max(Some(path));
+        }
+    }
+    Ok(newest)
 }
 
 fn merge(earlier: Vec<Table>, newer: Vec<Table>) -> Vec<Table> {
@@ -249,6 +267,29 @@ mod tests {
             .map(|table| (table.id.as_str(), table.spread(OURS, 0).unwrap().median))
             .collect();
         assert_eq!(seen, [("idle", 1.0), ("wake", 3.0)]);
+    }
+
+    #[test]
+    fn a_new_day_begins_with_the_results_of_the_last_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |date: &str| directory.path().join(format!("{date}.json"));
+        assert_eq!(newest(directory.path()).unwrap(), None);
+        for (date, sample) in [("2025-12-31", 1.0), ("2026-01-01", 2.0)] {
+            let results = Results {
+                date: date.to_owned(),
+                machine: vec![],
+                tables: vec![table("wake", sample)],
+            };
+            fs::write(path(date), serde_json::to_string(&results).unwrap()).unwrap();
+            assert_eq!(newest(directory.path()).unwrap(), Some(path(date)));
+        }
+        let written = write(directory.path(), vec![table("idle", 3.0)], "").unwrap();
+        let seen: Vec<_> = written
+            .tables
+            .iter()
+            .map(|table| (table.id.as_str(), table.spread(OURS, 0).unwrap().median))
+            .collect();
+        assert_eq!(seen, [("idle", 3.0), ("wake", 2.0)]);
     }
 
     #[test]

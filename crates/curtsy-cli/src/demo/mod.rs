@@ -4,7 +4,7 @@ mod routes;
 mod security;
 mod websocket;
 
-use crate::{duration, log, progress};
+use crate::{duration, log, number, progress, voice};
 use clap::Args;
 use curtsy::{
     AccessLog, AdminAddress, DrainPolicy, Error, ListenAddress, ListenOn, Outcome, Phase,
@@ -19,14 +19,18 @@ use std::time::Duration;
 
 /// Run a server to try everything on.
 ///
-/// Routes: `/` · `/slow?ms=N` · `/pid` · `POST /echo` · `POST /upload` · `/big?bytes=N` ·
-/// `/events` (server-sent events) · `/ws` (WebSocket echo) · `/panic`
+/// Routes: / · /slow?ms=N · /pid · POST /echo · POST /upload · /big?bytes=N ·
+/// /events (server-sent events) · /ws (WebSocket echo) · /panic
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Signals: INT, TERM and QUIT drain; the same again cuts. HUP restarts: the\n\
+#[command(after_help = "Examples:\n  \
+    curtsy demo --tls self-signed --mode both         HTTP and HTTPS on one port\n  \
+    curtsy demo --admin 9001 --access-log combined    a page and metrics, and a line for each request\n  \
+    curtsy demo --listen 'unix:/run/demo.sock?mode=660' --lame-duck 5s --deadline 1m\n\
+    \n\
+    A TIME has its unit: 500ms, 30s, 1m 30s; or it is 0.\n\
+    Signals: INT, TERM and QUIT drain; the same again cuts. HUP restarts: the\n\
     program at the same path takes over, with every connection.\n\
-    Exit codes: 0 drained · 1 could not start or serve · 2 usage · 3 stragglers were cut"
-)]
+    Exit codes: 0 drained · 1 could not start or serve · 2 usage · 3 stragglers were cut")]
 pub(crate) struct Arguments {
     /// Where to listen: HOST:PORT, :PORT, or unix:/PATH[?mode=660]. May be given again
     #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_ADDRESS)]
@@ -35,12 +39,12 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "listen")]
     inherit: bool,
     /// Threads that accept and serve, each by itself [default: one for each core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::at_least_one)]
     workers: Option<NonZeroUsize>,
     /// How long an idle connection is still listened to once the drain began
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
     linger: Duration,
-    /// When the drain ends whatever is left
+    /// How long a drain may take; then whatever is left is cut
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
     deadline: Duration,
     /// How long to go on serving before the drain, while not being ready
@@ -57,13 +61,16 @@ pub(crate) struct Arguments {
     pidfile: Option<PathBuf>,
     #[command(flatten)]
     security: Security,
-    /// Where the control socket is (`curtsy status`) [default: $XDG_RUNTIME_DIR/curtsy-PID.sock]
+    /// Where the control socket is, for `curtsy status` and the others
+    /// [default: $XDG_RUNTIME_DIR/curtsy-PID.sock, or /tmp/curtsy-UID-PID.sock without that directory]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
-    /// Where operators look: a page, /metrics, /livez, /readyz, /status, /events. PORT alone is on loopback
-    #[arg(long, value_name = "[HOST:]PORT")]
+    /// Where operators look: a page, /metrics, /livez, /readyz, /status, /events. PORT alone is on
+    /// loopback [default: nowhere]
+    #[arg(long, value_name = "[HOST:]PORT", value_parser = str::parse::<AdminAddress>)]
     admin: Option<AdminAddress>,
     /// Write a line for each request: common, combined or json, to standard output or to a file
+    /// (json:/var/log/demo.log) [default: none]
     #[arg(long, value_name = "FORMAT[:FILE]")]
     access_log: Option<AccessLog>,
 }
@@ -223,5 +230,5 @@ fn tell_restart(step: &RestartStep<'_>) {
 
 /// A line in one write: during a restart two processes write to one terminal.
 fn say(text: &str) {
-    progress::write(&format!("{text}\n"));
+    voice::say(&format!("{text}\n"));
 }

@@ -16,7 +16,8 @@ pub(super) struct Security {
     /// A PEM file with the certificate's private key
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
-    /// Look at the files every so often, and read them again when they have changed
+    /// Look at the files every so often, and read them again when they have changed [default: only
+    /// when `curtsy reload-certificates` says so]
     #[arg(long, value_name = "TIME", requires = "cert", value_parser = crate::duration::parse)]
     pub(super) watch_certificates: Option<Duration>,
     /// What to speak: plain, tls, or both on one port [default: tls if there is a certificate]
@@ -26,7 +27,7 @@ pub(super) struct Security {
     #[arg(long, value_name = "WHAT", default_value = "refuse")]
     plain_on_tls: Plain,
     /// Take PROXY headers from this address or network (10.0.0.0/8). May be given again
-    #[arg(long, value_name = "PEER")]
+    #[arg(long, value_name = "PEER", value_parser = peer)]
     proxied_by: Vec<String>,
 }
 
@@ -44,6 +45,11 @@ enum Plain {
     Redirect,
     /// What it asked for
     Serve,
+}
+
+/// A peer, as it is written; for clap.
+fn peer(text: &str) -> Result<String, Error> {
+    ProxyPeers::new([text]).map(|_| text.to_owned())
 }
 
 /// What the flags come to, for every listener.

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
 use curtsy_prove::{Error, Plan};
 
-use crate::duration;
+use crate::{duration, number};
 
 /// Account for every request while something is done to the server.
 ///
@@ -27,13 +27,14 @@ pub(crate) struct Arguments {
         long,
         visible_alias = "connections",
         value_name = "N",
-        default_value = "200"
+        default_value = "200",
+        value_parser = number::at_least_one
     )]
     conns: NonZeroUsize,
     /// Pauses between an answer and the next request, in ms; the clients take turns in the list
     #[arg(long, value_name = "MS,...", value_delimiter = ',', default_value = "0,2,50", value_parser = milliseconds)]
     think: Vec<Duration>,
-    /// How long
+    /// How long to ask, in seconds
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
     pub(super) seconds: Duration,
     /// A shell command to run again and again meanwhile; implies --refused-is-loss
@@ -46,7 +47,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse, requires = "command")]
     pub(super) while_timeout: Duration,
     /// Speak HTTP/2, with so many clients on each connection
-    #[arg(long, value_name = "STREAMS", help_heading = "What is asked")]
+    #[arg(long, value_name = "STREAMS", value_parser = number::at_least_one, help_heading = "What is asked")]
     http2: Option<NonZeroUsize>,
     /// Speak WebSocket to a server that echoes, in messages of so many bytes
     #[arg(long, value_name = "BYTES", value_parser = bytes, conflicts_with_all = ["http2", "upload", "new_connections", "expect_status", "pids"], help_heading = "What is asked")]
@@ -57,7 +58,7 @@ pub(crate) struct Arguments {
     /// A new connection for each request
     #[arg(long, help_heading = "What is asked")]
     new_connections: bool,
-    /// Take any certificate
+    /// Take any certificate, also one that nobody vouches for
     #[arg(long, help_heading = "What is asked")]
     insecure: bool,
     /// The time for one whole request, and for a connect
@@ -215,6 +216,8 @@ Examples:
     curtsy prove http://127.0.0.1:9000/ws --websocket 100
     curtsy prove http://127.0.0.1:9000/ --new-connections --think 0
     curtsy prove unix:/run/my-app.sock:/health
+
+A TIME has its unit: 500ms, 30s, 1m 30s; or it is 0.
 
 Ctrl-C ends the run early, and the report is printed all the same; again, it ends
 without one.

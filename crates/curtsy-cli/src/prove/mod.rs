@@ -70,7 +70,7 @@ fn prove(arguments: &Arguments) -> Result<Account, String> {
 }
 
 fn named(path: &Path, error: &io::Error) -> String {
-    format!("{}: {error}", path.display())
+    format!("cannot write {}: {error}", path.display())
 }
 
 /// Raises the soft limit of descriptors as far as the connections need it.

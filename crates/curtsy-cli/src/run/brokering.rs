@@ -10,7 +10,7 @@
 //! - Heirs prove themselves when the whole generation is ready, and not before: until then every one of their donors can
 //!   come back.
 
-use super::machine::Id;
+use super::machine::{Generation, Id};
 use curtsy_handover::broker::{Broker, Word};
 use curtsy_sys::{pidfd, seqpacket};
 use std::collections::HashMap;
@@ -25,8 +25,7 @@ pub(crate) type Spoken = (Id, Option<Word>);
 #[derive(Debug)]
 struct Partner {
     pid: u32,
-    /// The supervisor's count.
-    generation: u32,
+    generation: Generation,
     /// The handover's own, which goes up by one from each to the next.
     row: u32,
     broker: Arc<Broker>,
@@ -57,9 +56,9 @@ impl Brokering {
     /// A process can hand over: it is told its part. `serving` is the generation that serves.
     pub(crate) fn greeted(
         &mut self,
-        (process, pid, generation): (Id, u32, u32),
+        (process, pid, generation): (Id, u32, Generation),
         pair: OwnedFd,
-        serving: Option<u32>,
+        serving: Option<Generation>,
     ) -> io::Result<()> {
         let broker = Arc::new(Broker::over(pair)?);
         let is_new = serving.is_some_and(|serving| serving != generation);
@@ -70,7 +69,7 @@ impl Brokering {
         let mut partner = Partner {
             pid,
             generation,
-            row: generation,
+            row: generation.number,
             broker: broker.clone(),
             takes_from: None,
             gives_to: None,
@@ -78,7 +77,7 @@ impl Brokering {
             is_ready: false,
         };
         match donor.and_then(|donor| Some((donor, self.partners.get_mut(&donor)?))) {
-            None => broker.say(&Word::First(generation))?,
+            None => broker.say(&Word::First(generation.number))?,
             Some((id, donor)) => {
                 let (ours, theirs) = seqpacket::pair()?;
                 let held = pidfd::open(pid)?;
@@ -134,7 +133,7 @@ impl Brokering {
     }
 
     /// A generation is the service.
-    pub(crate) fn bake(&mut self, generation: u32) {
+    pub(crate) fn bake(&mut self, generation: Generation) {
         for partner in self.partners.values_mut() {
             if partner.generation == generation && partner.is_on_trial {
                 partner.is_on_trial = false;
@@ -160,17 +159,31 @@ impl Brokering {
 
 #[cfg(test)]
 mod tests {
-    use super::{Brokering, Id};
+    use super::{Brokering, Generation, Id};
     use curtsy_handover::broker::{Broker, Role, Word};
     use curtsy_sys::seqpacket;
     use tokio::sync::mpsc::unbounded_channel;
 
-    /// A process that has greeted; what it is told.
+    fn generation(number: u32, attempt: u32) -> Generation {
+        Generation { number, attempt }
+    }
+
+    /// A process that has greeted, of a generation before which none failed; what it is told.
     async fn greet(
         brokering: &mut Brokering,
         id: u64,
-        generation: u32,
+        number: u32,
         serving: Option<u32>,
+    ) -> (Broker, Role) {
+        let serving = serving.map(|number| generation(number, number));
+        greet_of(brokering, id, generation(number, number), serving).await
+    }
+
+    async fn greet_of(
+        brokering: &mut Brokering,
+        id: u64,
+        generation: Generation,
+        serving: Option<Generation>,
     ) -> (Broker, Role) {
         let (ours, theirs) = seqpacket::pair().unwrap();
         let process = Broker::over(ours).unwrap();
@@ -205,20 +218,18 @@ mod tests {
         let (who, word) = heard.recv().await.unwrap();
         assert!(who == Id(1) && matches!(word, Some(Word::Given)));
         assert_eq!(brokering.given(Id(1)), Some(Id(3)));
-        brokering.bake(1);
+        brokering.bake(generation(1, 1));
         assert!(matches!(heir.next().await.unwrap(), Word::Bake));
         // Once.
-        brokering.bake(1);
+        brokering.bake(generation(1, 1));
         drop(donor);
         let (who, word) = heard.recv().await.unwrap();
         assert!(who == Id(1) && word.is_none());
         assert_eq!(brokering.ended(Id(1)), Some(Id(3)));
         // The next of the row, after a reload that failed.
-        let (_next, role) = greet(&mut brokering, 5, 3, Some(1)).await;
-        let Role::Heir { generation, .. } = role else {
-            panic!("alone");
-        };
-        assert_eq!(generation, 2);
+        let serving = Some(generation(1, 1));
+        let (_next, role) = greet_of(&mut brokering, 5, generation(2, 3), serving).await;
+        assert!(matches!(role, Role::Heir { generation: 2, .. }));
     }
 
     #[tokio::test]
@@ -230,9 +241,34 @@ mod tests {
         assert!(!brokering.is_given(Id(2)));
         drop(heir);
         assert_eq!(brokering.ended(Id(2)), None);
-        let (_heir, role) = greet(&mut brokering, 3, 2, Some(0)).await;
+        let again = generation(1, 2);
+        let serving = Some(generation(0, 0));
+        let (_heir, role) = greet_of(&mut brokering, 3, again, serving).await;
         assert!(matches!(role, Role::Heir { generation: 1, .. }));
         assert!(!brokering.is_given(Id(3)));
         assert_eq!(brokering.ended(Id(1)), Some(Id(3)));
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_a_failed_generation_is_not_its_successor() {
+        let (spoken, _heard) = unbounded_channel();
+        let mut brokering = Brokering::new(spoken);
+        let (_donor, _) = greet(&mut brokering, 1, 0, None).await;
+        // On trial, and told to end: it takes its time.
+        let (failed, _) = greet(&mut brokering, 2, 1, Some(0)).await;
+        let again = generation(1, 2);
+        let serving = Some(generation(0, 0));
+        let (second, role) = greet_of(&mut brokering, 3, again, serving).await;
+        assert!(matches!(role, Role::First { generation: 1 }), "{role:?}");
+        brokering.bake(again);
+        // Nor is it one to take over from.
+        let third = generation(2, 3);
+        let (_third, role) = greet_of(&mut brokering, 4, third, Some(again)).await;
+        assert!(matches!(role, Role::Heir { generation: 2, .. }), "{role:?}");
+        assert!(matches!(second.next().await.unwrap(), Word::Give(..)));
+        // It was told nothing: this is the next that it hears.
+        let to_failed = brokering.reached(Id(2)).unwrap();
+        to_failed.say(&Word::Serves(7)).unwrap();
+        assert!(matches!(failed.next().await.unwrap(), Word::Serves(7)));
     }
 }

@@ -7,7 +7,7 @@
 
 use super::brokering::{Brokering, Spoken};
 use super::launch::Launch;
-use super::machine::{Action, End, Event, Id, Machine};
+use super::machine::{Action, End, Event, Generation, Id, Machine};
 use super::probe::Door;
 use super::readiness::Readiness;
 use super::say;
@@ -96,7 +96,7 @@ pub(crate) struct Driver {
     next_clients: Vec<Client>,
     is_reloading: bool,
     /// The generation that serves, once one does.
-    serving: Option<u32>,
+    serving: Option<Generation>,
     brokering: Brokering,
     /// What processes that can hand over say.
     spoken: UnboundedReceiver<Spoken>,
@@ -105,7 +105,7 @@ pub(crate) struct Driver {
 }
 
 /// A process, its number and its generation.
-type Greeting = (Id, u32, u32);
+type Greeting = (Id, u32, Generation);
 /// And its end of the pair.
 type Greeted = (Greeting, OwnedFd);
 
@@ -222,7 +222,7 @@ impl Driver {
                         self.listeners.iter_mut().for_each(Listener::refuse_new);
                     }
                     Action::Serving => {
-                        self.serving = Some(0);
+                        self.serving = Some(self.machine.current());
                         say("curtsy: generation 0 serves");
                         self.tell_manager(Notify::ready);
                     }
@@ -265,11 +265,11 @@ impl Driver {
         });
     }
 
-    fn tell_step(&self, step: &str, generation: u32, pid: Option<u32>, text: &str) {
+    fn tell_step(&self, step: &str, generation: Generation, pid: Option<u32>, text: &str) {
         say(&format!("curtsy: {text}"));
         self.crier.tell(&News::Restart {
             step: step.to_owned(),
-            generation: Some(generation.into()),
+            generation: Some(generation.number.into()),
             pid,
             text: text.to_owned(),
         });
@@ -278,7 +278,7 @@ impl Driver {
     fn status(&self) -> Status {
         let now = self.began.elapsed();
         let mut status = Status::of_this_process("supervisor");
-        status.generation = self.machine.current().into();
+        status.generation = self.machine.current().number.into();
         status.phase = self.machine.phase().to_owned();
         status.up_ms = ms(now);
         status.listeners = self
@@ -295,7 +295,7 @@ impl Driver {
             .processes()
             .map(|(process, generation, state, since)| ProcessStatus {
                 pid: self.processes.get(&process).map(Process::number),
-                generation: generation.into(),
+                generation: generation.number.into(),
                 state: state.to_owned(),
                 age_ms: ms(now.saturating_sub(since)),
             })
@@ -303,7 +303,7 @@ impl Driver {
         status
     }
 
-    fn start(&mut self, process: Id, generation: u32) -> Result<(), String> {
+    fn start(&mut self, process: Id, generation: Generation) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("cannot start a process: {error}");
         let plan = match self.is_reloading && self.serving != Some(generation) {
             true => self.next_plan.clone()?,
@@ -487,7 +487,7 @@ impl Driver {
         }
     }
 
-    fn reloading(&mut self, generation: u32) {
+    fn reloading(&mut self, generation: Generation) {
         self.is_reloading = true;
         self.next_plan = self.read_again();
         self.clients.append(&mut self.next_clients);
@@ -496,7 +496,7 @@ impl Driver {
         self.tell_manager(Notify::reloading);
     }
 
-    fn reloaded(&mut self, generation: u32, result: Result<(), String>) {
+    fn reloaded(&mut self, generation: Generation, result: Result<(), String>) {
         self.is_reloading = false;
         self.tell_manager(Notify::ready);
         if let (Ok(()), Ok(plan)) = (&result, &self.next_plan) {
@@ -508,7 +508,7 @@ impl Driver {
             Ok(()) => {
                 let text = format!("generation {generation} serves");
                 self.tell_step("serves", generation, None, &text);
-                Ok(generation)
+                Ok(generation.number)
             }
             Err(why) => {
                 let text = format!("generation {generation} {why}; the old one was kept");

@@ -42,6 +42,29 @@ pub(crate) struct Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Id(pub(crate) u64);
 
+/// A generation: the number that people know it by, and which try it was.
+///
+/// One that failed leaves its number to the next: what serves is always one more than what served before. The try is
+/// not used again, so that what is still ending of a failed one is not taken for its successor's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation {
+    pub(crate) number: u32,
+    pub(crate) attempt: u32,
+}
+
+impl Generation {
+    const FIRST: Self = Self {
+        number: 0,
+        attempt: 0,
+    };
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.number.fmt(f)
+    }
+}
+
 /// What happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -79,16 +102,16 @@ pub(crate) enum End {
 pub(crate) enum Action {
     Start {
         process: Id,
-        generation: u32,
+        generation: Generation,
     },
     Signal(Id, Signal),
     Kill(Id),
     /// The first generation serves.
     Serving,
     /// A reload begins.
-    Reloading(u32),
+    Reloading(Generation),
     /// It is over: the generation serves, or why the old one was kept.
-    Reloaded(u32, Result<(), String>),
+    Reloaded(Generation, Result<(), String>),
     /// A reload cannot be, now.
     Refused(&'static str),
     /// No new connections.
@@ -105,7 +128,7 @@ pub(crate) enum Phase {
     Starting,
     Serving,
     Reloading {
-        candidate: u32,
+        candidate: Generation,
     },
     Stopping,
 }
@@ -126,7 +149,7 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     process: Id,
-    generation: u32,
+    generation: Generation,
     state: State,
     since: Moment,
     failures: u32,
@@ -137,8 +160,8 @@ struct Slot {
 pub(crate) struct Machine {
     policy: Policy,
     phase: Phase,
-    current: u32,
-    newest: u32,
+    current: Generation,
+    newest: Generation,
     slots: Vec<Slot>,
     wanted: usize,
     processes: u64,
@@ -152,8 +175,8 @@ impl Machine {
         Self {
             policy,
             phase: Phase::Starting,
-            current: 0,
-            newest: 0,
+            current: Generation::FIRST,
+            newest: Generation::FIRST,
             slots: Vec::new(),
             wanted: policy.processes,
             processes: 0,
@@ -164,7 +187,7 @@ impl Machine {
     }
 
     /// The generation that serves, or is the first to.
-    pub(crate) fn current(&self) -> u32 {
+    pub(crate) fn current(&self) -> Generation {
         self.current
     }
 
@@ -186,7 +209,7 @@ impl Machine {
     /// The processes: which, of which generation, how far, since when.
     pub(crate) fn processes(
         &self,
-    ) -> impl Iterator<Item = (Id, u32, &'static str, Moment)> + use<'_> {
+    ) -> impl Iterator<Item = (Id, Generation, &'static str, Moment)> + use<'_> {
         self.slots.iter().map(|slot| {
             let state = match slot.state {
                 State::Starting(_) => "starting",
@@ -280,7 +303,7 @@ impl Machine {
         }
     }
 
-    fn is_alive_in(&self, process: Id, generation: u32) -> bool {
+    fn is_alive_in(&self, process: Id, generation: Generation) -> bool {
         self.slots.iter().any(|slot| {
             slot.process == process
                 && slot.generation == generation
@@ -292,7 +315,11 @@ impl Machine {
         let expected = !self.is_alive_in(process, self.current);
         self.slots.retain(|slot| slot.process != process);
         if !expected {
-            self.give_up(now, end.status().max(1), &end.to_string());
+            let when = match end {
+                End::NotExecuted { .. } => "",
+                End::Status(_) | End::Signal(_) => " before it was ready",
+            };
+            self.give_up(now, end.status().max(1), &format!("{end}{when}"));
         }
     }
 
@@ -342,7 +369,10 @@ impl Machine {
     }
 
     fn reload(&mut self) {
-        self.newest += 1;
+        self.newest = Generation {
+            number: self.current.number + 1,
+            attempt: self.newest.attempt + 1,
+        };
         self.phase = Phase::Reloading {
             candidate: self.newest,
         };
@@ -350,14 +380,14 @@ impl Machine {
     }
 
     /// The candidate of a reload failed: the old generation stays.
-    fn abandon(&mut self, now: Moment, candidate: u32, why: String) {
+    fn abandon(&mut self, now: Moment, candidate: Generation, why: String) {
         self.end_generation(now, candidate);
         self.phase = Phase::Serving;
         self.actions.push(Action::Reloaded(candidate, Err(why)));
     }
 
     /// Every process of that generation is told to end, once.
-    fn end_generation(&mut self, now: Moment, generation: u32) {
+    fn end_generation(&mut self, now: Moment, generation: Generation) {
         let kill_at = now + self.policy.grace;
         for slot in &mut self.slots {
             if slot.generation == generation
@@ -372,7 +402,7 @@ impl Machine {
     }
 
     /// Slots that wait for a process do so no longer; one that was killed is not started again.
-    fn forget_unborn(&mut self, generation: u32) {
+    fn forget_unborn(&mut self, generation: Generation) {
         self.slots.retain(|slot| {
             slot.generation != generation || !matches!(slot.state, State::Waiting(_))
         });
@@ -467,7 +497,8 @@ impl Machine {
             && self.slots.iter().any(|slot| slot.state == State::Again)
         {
             let why = self.not_ready();
-            self.give_up(now, 1, &why);
+            let hint = "--ready says how that is known, --ready-timeout how long it may take";
+            self.give_up(now, 1, &format!("{why}; {hint}"));
         }
     }
 
@@ -538,7 +569,7 @@ impl Machine {
     }
 
     /// As many processes as are wanted: new ones for what is missing, an end for the youngest of too many.
-    fn fill(&mut self, now: Moment, generation: u32) {
+    fn fill(&mut self, now: Moment, generation: Generation) {
         let is_counted =
             |slot: &Slot| slot.generation == generation && !matches!(slot.state, State::Ending(_));
         while self.slots.iter().filter(|slot| is_counted(slot)).count() < self.wanted {
@@ -571,7 +602,7 @@ impl Machine {
         }
     }
 
-    fn is_ready(&self, generation: u32) -> bool {
+    fn is_ready(&self, generation: Generation) -> bool {
         let mut counted = self.slots.iter().filter(|slot| {
             slot.generation == generation && !matches!(slot.state, State::Ending(_))
         });
@@ -579,7 +610,7 @@ impl Machine {
     }
 
     fn kill_oldest(&mut self) {
-        let mut ending: Vec<u32> = self
+        let mut ending: Vec<Generation> = self
             .slots
             .iter()
             .filter(|slot| matches!(slot.state, State::Ending(Some(_))))

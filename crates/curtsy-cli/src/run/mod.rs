@@ -91,7 +91,10 @@ async fn supervise(arguments: Arguments) -> Result<u8, Failure> {
     let hearing = steer(&fixed, steered)?;
     if let Some(path) = &fixed.pidfile {
         pidfile::write(path, us).map_err(|error| {
-            Failure::new(1, format!("cannot write {}: {error}", path.display()))
+            Failure::new(
+                1,
+                format!("cannot write the pid file {}: {error}", path.display()),
+            )
         })?;
     }
     for listener in &listeners {
@@ -126,7 +129,7 @@ async fn supervise(arguments: Arguments) -> Result<u8, Failure> {
         && let Err(error) = pidfile::remove_own(path, us)
     {
         say(&format!(
-            "curtsy: cannot remove {}: {error}",
+            "curtsy: cannot remove the pid file {}: {error}",
             path.display()
         ));
     }
@@ -198,10 +201,6 @@ fn obey(events: &UnboundedSender<Heard>) -> std::io::Result<()> {
     Ok(())
 }
 
-#[allow(
-    clippy::print_stderr,
-    reason = "this is the command's conversation with its user"
-)]
 fn say(text: &str) {
-    eprintln!("{text}");
+    crate::voice::say(&format!("{text}\n"));
 }

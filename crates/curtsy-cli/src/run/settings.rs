@@ -10,7 +10,7 @@
 
 use super::Failure;
 use super::readiness::Readiness;
-use crate::duration;
+use crate::{duration, number};
 use clap::Args;
 use curtsy::ListenAddress;
 use serde::de::{Error as _, SeqAccess, Visitor};
@@ -51,13 +51,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     grace: Option<Duration>,
     /// How many processes accept from the same sockets [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::at_least_one)]
     processes: Option<NonZeroUsize>,
     /// A file for the supervisor's own process number, which stays
     #[arg(long, value_name = "FILE")]
     pidfile: Option<PathBuf>,
-    /// Where the control socket is (`curtsy reload`, `curtsy status`)
-    /// [default: $XDG_RUNTIME_DIR/curtsy-PID.sock]
+    /// Where the control socket is, for `curtsy reload`, `curtsy status` and the others
+    /// [default: $XDG_RUNTIME_DIR/curtsy-PID.sock, or /tmp/curtsy-UID-PID.sock without that directory]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
     /// A file that says the same as the flags, and the command [default: curtsy.toml, without a COMMAND]
@@ -76,6 +76,11 @@ pub(crate) struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
+Examples:
+  curtsy run --listen :9000 -- ./app --its-own flags
+  curtsy run --listen 'unix:/run/app.sock?mode=660' --ready notify -- node app.js
+  curtsy reload                  the next generation; the old one goes on if it fails
+A TIME has its unit: 500ms, 30s, 1m 30s; or it is 0.
 Readiness:
   auto          READY=1, or as with tcp: whichever comes first.
                 With Unix sockets only: READY=1, or one second of life

@@ -20,7 +20,8 @@ const NAMED: usize = 3;
 /// Have a server shut down in good order.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Exit codes: 0 it drains, or with --wait: has drained · 1 it does not, or its end is not known ·\n\
+    after_help = "It drains as by SIGTERM: what is under way is finished, up to the deadline it was started with.\n\
+    Exit codes: 0 it drains, or with --wait: has drained · 1 it does not, or its end is not known ·\n\
     2 usage · 3 with --wait: the deadline passed, or it was told to stop, and stragglers were cut"
 )]
 pub(crate) struct Drain {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 /// List the requests and upgraded connections that are under way, oldest first.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = LINE)]
 pub(crate) struct Stragglers {
     /// How many at most
     #[arg(long, value_name = "N", default_value_t = Filter::LIMIT)]
@@ -23,12 +24,13 @@ pub(crate) struct Stragglers {
 
 /// List connections, those longest in their state first.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = CONNECTIONS)]
 pub(crate) struct Connections {
     /// Only those in this state
     #[arg(long, value_name = "STATE",
         value_parser = ["handshake", "new", "active", "idle", "upgraded", "parked"])]
     state: Option<String>,
-    /// Only those that have been in it for at least so long
+    /// Only those that have been in their state for at least so long: 500ms, 30s, 2m
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     age: Option<Duration>,
     /// Only those from this address, address and port, network (10.0.0.0/8), or `unix`
@@ -43,6 +45,16 @@ pub(crate) struct Connections {
     #[command(flatten)]
     whom: Whom,
 }
+
+const LINE: &str = "\
+A line: age, #connection, state, peer, request, and how much of the answer was sent.
+`curtsy kill 12` cuts connection #12.";
+const CONNECTIONS: &str = "\
+Examples:
+  curtsy connections --state active --age 30s
+  curtsy connections --peer 10.0.0.0/8 --limit 1000 --json
+A line: time in its state, #connection, state, peer, listener, and what it has done.
+`curtsy kill 12` cuts connection #12.";
 
 pub(crate) fn stragglers(arguments: &Stragglers) -> ExitCode {
     run(async {

@@ -43,7 +43,7 @@ fn run(what: impl Future<Output = Result<ExitCode, BoxError>>) -> ExitCode {
 
 /// For people.
 fn say(text: &str) {
-    crate::progress::write(&format!("curtsy: {text}\n"));
+    crate::voice::say(&format!("curtsy: {text}\n"));
 }
 
 /// What was asked for.

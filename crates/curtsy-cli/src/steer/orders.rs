@@ -1,6 +1,7 @@
 //! Orders that are obeyed at once or refused.
 
 use super::{Whom, run, say};
+use crate::number;
 use clap::Args;
 use curtsy::ModeName;
 use curtsy::control::Command;
@@ -8,10 +9,15 @@ use std::process::ExitCode;
 
 /// Switch a listener to another mode while it is in use.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  \
+    curtsy switch main both     HTTP and HTTPS on one port\n  \
+    curtsy switch main tls      HTTPS; connections that do not encrypt are drained\n\
+    The server needs a certificate (`curtsy demo`: --cert and --key, or --tls self-signed).\n\
+    Exit codes: 0 it speaks so · 1 it does not, with the reason, and nothing has changed · 2 usage")]
 pub(crate) struct Switch {
-    /// The listener: `main`, unless it was given another name
+    /// The listener: `main`, unless it was given another name; `curtsy status` lists them
     name: String,
-    /// plain, tls or both
+    /// plain (HTTP), tls (HTTPS), or both
     mode: ModeName,
     #[command(flatten)]
     whom: Whom,
@@ -19,6 +25,11 @@ pub(crate) struct Switch {
 
 /// Let a server read its certificates' files again.
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Connections that are open stay; new ones get the new certificates. What cannot be used is told, and\n\
+    changes nothing.\n\
+    Exit codes: 0 they are in use · 1 they are not, with the reason · 2 usage"
+)]
 pub(crate) struct ReloadCertificates {
     #[command(flatten)]
     whom: Whom,
@@ -26,7 +37,7 @@ pub(crate) struct ReloadCertificates {
 
 /// Stop a server at once, whatever it is doing.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "What is under way is cut. To stop in good order: curtsy drain")]
+#[command(after_help = "What is under way is cut. To stop in good order: curtsy drain --wait")]
 pub(crate) struct Stop {
     #[command(flatten)]
     whom: Whom,
@@ -44,9 +55,13 @@ pub(crate) struct Undrain {
 
 /// Cut one connection.
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Example: curtsy stragglers --limit 1, and then curtsy kill 12\n\
+    Exit codes: 0 it is cut · 1 there is no such connection · 2 usage"
+)]
 pub(crate) struct Kill {
     /// Its number, as `curtsy connections` and `curtsy stragglers` have it
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = number::connection)]
     connection: u64,
     #[command(flatten)]
     whom: Whom,
@@ -54,6 +69,11 @@ pub(crate) struct Kill {
 
 /// Have a server log more, or less.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  \
+    curtsy log-level info\n  \
+    curtsy log-level warn,curtsy_server=debug\n  \
+    curtsy log-level warn       as it is without CURTSY_LOG\n\
+    The processes that take over from this one log as much.")]
 pub(crate) struct LogLevel {
     /// off, error, warn, info, debug or trace; or by module: `info,curtsy_server=debug`
     level: String,

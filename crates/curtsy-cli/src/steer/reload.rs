@@ -9,7 +9,8 @@ use std::process::ExitCode;
 /// Have a server or supervisor start the next generation, and wait until it serves.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Exit codes: 0 the new generation serves · 1 the old one was kept, with the reason · 2 usage"
+    after_help = "It restarts as by SIGHUP: the program that is at the same path by then takes over.\n\
+    Exit codes: 0 the new generation serves · 1 the old one was kept, with the reason · 2 usage"
 )]
 pub(crate) struct Reload {
     #[command(flatten)]

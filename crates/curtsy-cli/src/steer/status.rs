@@ -15,6 +15,8 @@ const BAR: usize = 20;
 
 /// Tell what a server or supervisor is doing.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Example: curtsy status --json | jq .phase\n\
+    Exit codes: 0 it answers, whatever it is doing · 1 it does not · 2 usage")]
 pub(crate) struct StatusOf {
     /// As JSON, for programs
     #[arg(long)]

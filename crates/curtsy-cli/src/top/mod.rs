@@ -29,7 +29,7 @@ const INTERVAL_LEAST: Duration = Duration::from_millis(100);
     after_help = "Keys: r reload · s switch a listener's mode · d drain · u undrain · q quit. Each asks first."
 )]
 pub(crate) struct Arguments {
-    /// How often to ask the server
+    /// How often to ask the server: 100ms or more
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration::parse)]
     interval: Duration,
     #[command(flatten)]
@@ -129,5 +129,5 @@ fn meaning(code: KeyCode, modifiers: KeyModifiers) -> Key {
 }
 
 fn say(text: &str) {
-    crate::progress::write(&format!("curtsy: {text}\n"));
+    crate::voice::say(&format!("curtsy: {text}\n"));
 }

@@ -139,11 +139,14 @@ impl Service {
     }
 
     /// Waits for a line with one of these in it.
-    pub(crate) fn any_line(&self, parts: &[&str]) {
+    pub(crate) fn any_line(&self, parts: &[&str]) -> String {
         let until = Instant::now() + BOUND;
         let has = |line: &String| parts.iter().any(|part| line.contains(part));
-        while !self.said().iter().any(has) {
+        loop {
             let said = self.said();
+            if let Some(line) = said.iter().find(|line| has(line)) {
+                return line.clone();
+            }
             assert!(Instant::now() < until, "none of {parts:?} in {said:#?}");
             std::thread::park_timeout(Duration::from_millis(1));
         }

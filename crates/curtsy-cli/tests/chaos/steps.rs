@@ -119,9 +119,13 @@ fn at_brokered_step(step: &str, loss: Loss, lateness: &Lateness) -> Duration {
     let heir = heir.trim_end_matches(')').parse().unwrap();
     // A reload that comes now succeeds, with whoever is left.
     let decided = ["generation 1 serves", "the old one was kept"];
-    service.any_line(&decided);
+    let decided = service.any_line(&decided);
     service.reload();
-    service.line("generation 2 serves");
+    // One that failed leaves its number to the next.
+    service.line(match decided.contains("serves") {
+        true => "generation 2 serves",
+        false => "generation 1 serves",
+    });
     load.go_on(60);
     let account = load.end();
     let victim = match step.starts_with("heir") {

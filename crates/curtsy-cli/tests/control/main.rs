@@ -10,5 +10,6 @@ mod commands;
 mod documented;
 mod documents;
 mod found;
+mod pictures;
 mod server;
 mod terminal;

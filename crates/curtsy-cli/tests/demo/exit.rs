@@ -129,7 +129,11 @@ async fn run(arguments: &[&str]) -> (Option<i32>, String) {
 async fn bad_flags_are_usage() {
     for (arguments, says) in [
         (&["demo", "--linger", "soon"][..], "30s"),
-        (&["demo", "--workers", "0"], "--workers"),
+        (&["demo", "--workers", "0"], "1 or more"),
+        (&["demo", "--admin", "99999"], "65535"),
+        (&["demo", "--proxied-by", "nobody"], "--proxied-by"),
+        (&["demo", "--listen", "unix:/x?mode=rw"], "octal"),
+        (&["kill", "twelve"], "curtsy connections"),
         (&["demo", "--listen", "localhost"], "HOST:PORT"),
         (&["demo", "--listen", "127.0.0.1:99999"], "65535"),
         (&["nonsense"], "nonsense"),
@@ -162,6 +166,19 @@ async fn what_cannot_be_bound_is_named_with_the_way_out() {
             "{address}: {stderr}"
         );
     }
+    // Nor does one start that is alone and cannot have what it was told: only several of a supervisor's wait for it.
+    let control = directory.path().join("control");
+    let other = tokio::net::UnixListener::bind(&control).unwrap();
+    let control = control.to_str().unwrap();
+    for (flag, value, says) in [
+        ("--admin", taken.as_str(), "in use"),
+        ("--control", control, "another server listens there"),
+    ] {
+        let (code, stderr) = run(&["demo", "--listen", "127.0.0.1:0", flag, value]).await;
+        assert_eq!(code, Some(1), "{flag}: {stderr}");
+        assert!(stderr.contains(says) && stderr.contains(value), "{stderr}");
+    }
+    drop(other);
     demo.stop().await;
 }
 

@@ -9,11 +9,8 @@ async fn a_wrong_command_line_exits_with_2_and_says_why() {
     let url = "http://127.0.0.1:9/";
     for (arguments, why) in [
         (vec![], "<URL>"),
-        (
-            vec!["ftp://127.0.0.1/"],
-            "the scheme is to be http or https",
-        ),
-        (vec!["127.0.0.1:9000"], "scheme"),
+        (vec!["ftp://127.0.0.1/"], "write http://HOST"),
+        (vec!["127.0.0.1:9000"], "write http://HOST"),
         (vec![url, "--conns=0"], "--conns"),
         (vec![url, "--think=soon"], "500ms"),
         (vec![url, "--seconds=0"], "some time"),

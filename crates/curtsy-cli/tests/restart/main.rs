@@ -6,7 +6,10 @@
     reason = "in a test a failed unwrap is a failed test, and what is skipped or measured is said"
 )]
 
+#[path = "../run/asking.rs"]
+mod asking;
 mod content;
+mod drained;
 mod failure;
 mod idle;
 mod load;

@@ -1,12 +1,12 @@
 //! Ten thousand connections that wait, and fifty that do not.
 
+use crate::asking::ask;
 use crate::row::{BOUND, Row};
 use curtsy_prove::Plan;
 use curtsy_prove::child::usage_of;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -19,24 +19,6 @@ const RESERVE: u64 = 1000;
 const AT_ONCE: usize = 100;
 /// It takes a fraction of a second; the bench says what exactly.
 const MOVED_WITHIN: Duration = Duration::from_secs(30);
-
-/// Asks who serves; the answer's last word.
-async fn ask(stream: &mut TcpStream) -> String {
-    stream
-        .write_all(b"GET /pid HTTP/1.1\r\nHost: test\r\n\r\n")
-        .await
-        .unwrap();
-    let mut text = String::new();
-    let mut buffer = [0; 1024];
-    while !text.contains("generation=") {
-        let read = timeout(BOUND, stream.read(&mut buffer)).await.unwrap();
-        let read = read.unwrap();
-        assert!(read > 0, "closed after {text:?}");
-        text += std::str::from_utf8(&buffer[..read]).unwrap();
-    }
-    assert!(!text.to_lowercase().contains("connection: close"), "{text}");
-    text.rsplit(' ').next().unwrap().to_owned()
-}
 
 /// Asks on each of them, many at a time; who answered must be this generation.
 async fn ask_all(streams: Vec<TcpStream>, generation: u32) -> Vec<TcpStream> {

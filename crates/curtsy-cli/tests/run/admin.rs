@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Asks on a connection of its own.
-async fn get(admin: SocketAddr, path: &str) -> Result<String> {
+pub(crate) async fn get(admin: SocketAddr, path: &str) -> Result<String> {
     let exchange = async {
         let mut stream = TcpStream::connect(admin).await?;
         let head = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");

@@ -1,11 +1,11 @@
 //! Generations that can hand over, under a supervisor: it brings them together, and connections go over.
 
-use crate::supervisor::{BOUND, CURTSY, DEMO, Supervisor, kill};
+use crate::asking::ask;
+use crate::supervisor::{BOUND, CURTSY, DEMO, Supervisor, answers, finish_after, kill};
 use curtsy_prove::Plan;
 use curtsy_prove::child::ChildSignal;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -21,15 +21,11 @@ async fn seven_reloads_close_none_of_200_busy_connections() {
         .record_answers()
         .start();
     for reload in 1..=RELOADS {
-        let answered = running.counts().answered + 500;
-        running.wait_answered(answered, BOUND).await.unwrap();
+        answers(&running, 500).await;
         running.mark(&format!("reload {reload}"));
         supervisor.reloads().await;
     }
-    let answered = running.counts().answered + 500;
-    running.wait_answered(answered, BOUND).await.unwrap();
-    running.stop();
-    let report = running.finish().await;
+    let report = finish_after(running, 500).await;
     let stderr = supervisor.child.stderr();
     assert_eq!(report.lost(), 0, "{report}\n{stderr}");
     let counts = &report.counts;
@@ -46,24 +42,6 @@ async fn seven_reloads_close_none_of_200_busy_connections() {
         assert!(answered, "nothing from {by}\n{report}");
     }
     assert_eq!(supervisor.stop().await, Some(0));
-}
-
-/// Asks who serves on an open connection.
-async fn ask(stream: &mut TcpStream) -> String {
-    stream
-        .write_all(b"GET /pid HTTP/1.1\r\nHost: test\r\n\r\n")
-        .await
-        .unwrap();
-    let mut text = String::new();
-    let mut buffer = [0; 1024];
-    while !text.contains("generation=") {
-        let read = timeout(BOUND, stream.read(&mut buffer)).await.unwrap();
-        let read = read.unwrap();
-        assert!(read > 0, "closed after {text:?}");
-        text += std::str::from_utf8(&buffer[..read]).unwrap();
-    }
-    assert!(!text.to_lowercase().contains("connection: close"), "{text}");
-    text.rsplit(' ').next().unwrap().to_owned()
 }
 
 async fn idle(address: SocketAddr, count: usize) -> Vec<TcpStream> {
@@ -106,14 +84,10 @@ async fn a_generation_that_cannot_take_over_begins_on_its_own() {
         .start();
     // Alone from the first, too, as the third has nobody to take over from.
     for _ in 0..2 {
-        let answered = running.counts().answered + 200;
-        running.wait_answered(answered, BOUND).await.unwrap();
+        answers(&running, 200).await;
         supervisor.reloads().await;
     }
-    let answered = running.counts().answered + 200;
-    running.wait_answered(answered, BOUND).await.unwrap();
-    running.stop();
-    let report = running.finish().await;
+    let report = finish_after(running, 200).await;
     assert_eq!(report.lost(), 0, "{report}\n{}", supervisor.child.stderr());
     // Drained and opened anew: they did not go over.
     assert!(report.counts.opened >= 100, "{report}");

@@ -1,7 +1,9 @@
 //! What goes wrong is said, and the old generation goes on.
 
+use crate::admin::get;
 use crate::supervisor::{BOUND, CURTSY, DEMO, Supervisor};
-use curtsy_prove::child::{Child, ChildSignal};
+use curtsy_prove::child::{Child, ChildSignal, free_address};
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// A program whose first process is the demo, and whose next ones do what `then` says.
@@ -179,4 +181,57 @@ async fn a_supervisor_that_is_killed_takes_its_program_along() {
     supervisor.end().await;
     // The demo held the output open until it had drained.
     assert_eq!(supervisor.count("curtsy: drained"), 1);
+}
+
+#[tokio::test]
+async fn a_generation_that_failed_leaves_its_number_to_the_next() {
+    let admin = free_address().unwrap();
+    // The second and the third process fail, in two ways; all others are the demo.
+    let script = format!(
+        "echo >> $DIRECTORY/count; case $(wc -l < $DIRECTORY/count) in \
+         2) exit 3;; 3) exec sleep 60;; *) exec {} --admin {admin};; esac",
+        DEMO.join(" ")
+    );
+    let flags = ["--ready-timeout", "5s"];
+    let mut supervisor = Supervisor::start(&flags, &["sh", "-c", &script]).await;
+    for why in ["exited with status 3", "not ready within 5s"] {
+        let (code, said) = supervisor.reload().await;
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains("reloading: generation 1 is to come"),
+            "{said}"
+        );
+        assert!(said.contains("not reloaded: generation 1 "), "{said}");
+        assert!(said.contains(why), "{said}");
+        let status = supervisor.status().await;
+        assert_eq!(status["generation"], 0, "{status}");
+        assert!(
+            status["restart_failed"]["text"]
+                .as_str()
+                .unwrap()
+                .contains(why)
+        );
+    }
+    // Everybody counts alike: who reloads, who looks, the program, what it is measured by, the log.
+    let (code, said) = supervisor.reload().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("generation 1 serves"), "{said}");
+    let status = supervisor.status().await;
+    assert_eq!(status["generation"], 1, "{status}");
+    assert_eq!(status["restart_failed"], Value::Null, "{status}");
+    let serving = status["processes"].as_array().unwrap().iter();
+    let serving: Vec<_> = serving.filter(|one| one["state"] == "ready").collect();
+    assert!(
+        serving.len() == 1 && serving[0]["generation"] == 1,
+        "{status}"
+    );
+    assert!(supervisor.get("/pid").await.ends_with("generation=1"));
+    let metrics = get(admin, "/metrics").await.unwrap();
+    assert!(metrics.contains("\ncurtsy_generation 1\n"), "{metrics}");
+    supervisor.line("generation 1 serves").await;
+    supervisor.reloads().await;
+    supervisor.line("generation 2 serves").await;
+    assert!(supervisor.get("/pid").await.ends_with("generation=2"));
+    assert_eq!(supervisor.stop().await, Some(0));
+    assert_eq!(supervisor.count("generation 3"), 0);
 }

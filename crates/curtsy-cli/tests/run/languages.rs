@@ -1,6 +1,6 @@
 //! Programs in other languages that adopt `LISTEN_FDS` and stop in the way of their own, reloaded under load.
 
-use crate::supervisor::{BOUND, Supervisor};
+use crate::supervisor::{BOUND, Supervisor, answers, finish_after};
 use curtsy_prove::child::Child;
 use curtsy_prove::{Loss, Losses, Plan};
 use std::path::Path;
@@ -157,14 +157,10 @@ async fn reloads(flags: &[&str], program: &[&str]) -> (Option<i32>, Losses) {
         .record_answers()
         .start();
     for _ in 0..RELOADS {
-        let answered = running.counts().answered + BETWEEN;
-        running.wait_answered(answered, BOUND).await.unwrap();
+        answers(&running, BETWEEN).await;
         supervisor.reloads().await;
     }
-    let answered = running.counts().answered + BETWEEN;
-    running.wait_answered(answered, BOUND).await.unwrap();
-    running.stop();
-    let report = running.finish().await;
+    let report = finish_after(running, BETWEEN).await;
     let stderr = supervisor.child.stderr();
     if report.lost() > 0 {
         println!("{report}\n{stderr}");

@@ -1,6 +1,6 @@
 //! `curtsy demo` under `curtsy run`: reloads and stops under load, and nothing may be missing.
 
-use crate::supervisor::{BOUND, DEMO, Supervisor, kill};
+use crate::supervisor::{BOUND, DEMO, Supervisor, answers, finish_after, kill};
 use curtsy_prove::child::ChildSignal;
 use curtsy_prove::{Plan, Report};
 use std::time::Duration;
@@ -13,13 +13,11 @@ const BETWEEN: u64 = 500;
 async fn reloaded(plan: Plan, supervisor: &Supervisor) -> Report {
     let running = plan.refused_is_loss().start();
     for reload in 1..=RELOADS {
-        let answered = running.counts().answered + BETWEEN;
-        running.wait_answered(answered, BOUND).await.unwrap();
+        answers(&running, BETWEEN).await;
         running.mark(&format!("reload {reload}"));
         supervisor.reloads().await;
     }
-    let answered = running.counts().answered + BETWEEN;
-    running.wait_answered(answered, BOUND).await.unwrap();
+    answers(&running, BETWEEN).await;
     running.stop();
     running.finish().await
 }
@@ -78,10 +76,7 @@ async fn clients_wait_while_a_dead_process_comes_back() {
     let pid = supervisor.pid(0).await;
     kill(pid);
     supervisor.line("starting it again in 100 ms").await;
-    let answered = running.counts().answered + BETWEEN;
-    running.wait_answered(answered, BOUND).await.unwrap();
-    running.stop();
-    let report = running.finish().await;
+    let report = finish_after(running, BETWEEN).await;
     // What the dead process had accepted went with it; nobody was turned away.
     assert_eq!(report.counts.refused, 0, "{report}");
     assert_eq!(report.counts.connect_failed, 0, "{report}");

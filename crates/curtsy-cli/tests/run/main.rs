@@ -7,7 +7,9 @@
 )]
 
 mod admin;
+mod asking;
 mod brokered;
+mod company;
 mod failures;
 mod file;
 mod init;

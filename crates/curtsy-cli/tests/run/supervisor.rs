@@ -1,10 +1,12 @@
 //! A supervisor under test.
 
 use curtsy_prove::child::{Child, ChildSignal};
+use curtsy_prove::{Report, Running};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -69,12 +71,12 @@ impl Supervisor {
 
     /// `curtsy reload`: its code and what it said.
     pub(crate) async fn reload(&self) -> (Option<i32>, String) {
-        let mut command = Command::new(CURTSY);
-        command.args(["reload", "--control"]).arg(self.control());
-        let mut child = Child::spawn(command).unwrap();
-        let exit = child.wait_exit(BOUND).await.unwrap();
-        child.wait_output_end(BOUND).await.unwrap();
-        (exit.status.code(), child.stderr())
+        reload(&self.control()).await
+    }
+
+    /// `curtsy status --json`.
+    pub(crate) async fn status(&self) -> Value {
+        status_at(&self.control()).await.unwrap()
     }
 
     /// A reload that must succeed.
@@ -126,6 +128,39 @@ impl Supervisor {
             .unwrap()
             .unwrap()
     }
+}
+
+/// What whoever is at that control socket says of itself, if somebody is.
+pub(crate) async fn status_at(control: &Path) -> Option<Value> {
+    let mut command = Command::new(CURTSY);
+    command.args(["status", "--json", "--control"]).arg(control);
+    let mut child = Child::spawn(command).unwrap();
+    child.wait_exit(BOUND).await.unwrap();
+    child.wait_output_end(BOUND).await.unwrap();
+    serde_json::from_str(&child.stdout()).ok()
+}
+
+/// `curtsy reload` at that control socket: its code and what it said.
+pub(crate) async fn reload(control: &Path) -> (Option<i32>, String) {
+    let mut command = Command::new(CURTSY);
+    command.args(["reload", "--control"]).arg(control);
+    let mut child = Child::spawn(command).unwrap();
+    let exit = child.wait_exit(BOUND).await.unwrap();
+    child.wait_output_end(BOUND).await.unwrap();
+    (exit.status.code(), child.stderr())
+}
+
+/// Waits until so many more requests were answered.
+pub(crate) async fn answers(running: &Running, more: u64) {
+    let answered = running.counts().answered + more;
+    running.wait_answered(answered, BOUND).await.unwrap();
+}
+
+/// The report of a load that ends when so many more requests were answered.
+pub(crate) async fn finish_after(running: Running, more: u64) -> Report {
+    answers(&running, more).await;
+    running.stop();
+    running.finish().await
 }
 
 /// Kills a process that a supervisor of ours has not reaped.

@@ -1,21 +1,9 @@
 //! Restarts that a supervised program asks for itself: its supervisor brings them about.
 
-use crate::supervisor::{BOUND, CURTSY, DEMO, Supervisor};
+use crate::supervisor::{BOUND, DEMO, Supervisor, answers, finish_after, reload};
 use curtsy_prove::Plan;
-use curtsy_prove::child::Child;
 use rustix::process::{Signal, kill_process};
 use std::time::Duration;
-use tokio::process::Command;
-
-/// `curtsy reload` at the control socket of the program.
-async fn reload(control: &std::path::Path) -> (Option<i32>, String) {
-    let mut command = Command::new(CURTSY);
-    command.args(["reload", "--control"]).arg(control);
-    let mut child = Child::spawn(command).unwrap();
-    let exit = child.wait_exit(BOUND).await.unwrap();
-    child.wait_output_end(BOUND).await.unwrap();
-    (exit.status.code(), child.stderr())
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_to_the_program_is_a_reload_and_closes_nothing() {
@@ -27,18 +15,14 @@ async fn a_signal_to_the_program_is_a_reload_and_closes_nothing() {
         .record_answers()
         .start();
     for generation in 0..3 {
-        let answered = running.counts().answered + 200;
-        running.wait_answered(answered, BOUND).await.unwrap();
+        answers(&running, 200).await;
         let pid = supervisor.pid(generation).await;
         kill_process(pid, Signal::HUP).unwrap();
         supervisor
             .line(&format!("curtsy: generation {} serves", generation + 1))
             .await;
     }
-    let answered = running.counts().answered + 200;
-    running.wait_answered(answered, BOUND).await.unwrap();
-    running.stop();
-    let report = running.finish().await;
+    let report = finish_after(running, 200).await;
     let stderr = supervisor.child.stderr();
     assert_eq!(report.lost(), 0, "{report}\n{stderr}");
     assert_eq!(report.counts.opened, 50, "{report}\n{stderr}");
@@ -112,10 +96,7 @@ async fn the_wishes_of_two_processes_are_fulfilled() {
     for _ in 0..2 {
         supervisor.line("curtsy: drained in").await;
     }
-    let answered = running.counts().answered + 200;
-    running.wait_answered(answered, BOUND).await.unwrap();
-    running.stop();
-    let report = running.finish().await;
+    let report = finish_after(running, 200).await;
     let stderr = supervisor.child.stderr();
     assert_eq!(report.lost(), 0, "{report}\n{stderr}");
     assert_eq!(supervisor.count("starting it again"), 0, "{stderr}");

@@ -11,6 +11,7 @@
 //!   address or to `localhost`: a page from elsewhere cannot read it by having its name point here.
 //! - Clients, streams and the time each may take are bounded.
 //! - During a restart it is the process that accepts whose admin listener does.
+//! - One of several processes that a supervisor keeps serves without it while another has it, and takes it when it is free.
 //!
 //! Deliberately absent: TLS and passwords. Who may not see it must not reach it.
 
@@ -23,6 +24,8 @@ use crate::address::ListenAddress;
 use crate::error::{Error, Kind};
 use crate::handle::Handle;
 use crate::listener::{ListenOn, Listener, bind_all};
+use crate::spare::Spare;
+use crate::vacancy;
 use curtsy_handover::InheritedListener;
 use curtsy_lifecycle::Address;
 use desk::Desk;
@@ -32,7 +35,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -66,6 +69,8 @@ impl AdminAddress {
         let text = self.0.as_str();
         match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
             Ok(port) => Ok(ListenAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())),
+            // Too large a port, and not an address without one.
+            Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => format!(":{text}").parse(),
             Err(_) => text.parse(),
         }
     }
@@ -93,16 +98,20 @@ impl fmt::Display for AdminAddress {
     }
 }
 
-/// The bound listener.
+/// The listener: bound, or wanted while another process of the service has it.
 #[derive(Debug)]
-pub(crate) struct AdminListener(Listener);
+pub(crate) enum AdminListener {
+    Bound(Listener),
+    Wanted(AdminAddress),
+}
 
 impl AdminListener {
     /// Binds it, or takes the one of the process before. Without a wish, that one is not left among those that a
-    /// program might take for its own.
+    /// program might take for its own. `waits` if it is to be waited for where it is in use.
     pub(crate) fn bind(
         wish: Option<AdminAddress>,
         mut heirlooms: Option<&mut Vec<InheritedListener>>,
+        waits: bool,
     ) -> Result<Option<Self>, Error> {
         let Some(address) = wish else {
             if let Some(heirlooms) = heirlooms.as_deref_mut() {
@@ -110,24 +119,59 @@ impl AdminListener {
             }
             return Ok(None);
         };
-        let on = ListenOn::from(address.listen()?).named(NAME);
-        let bound = bind_all(vec![on], 1, heirlooms)
-            .map_err(|error| error.within("cannot open the admin listener"))?;
-        Ok(bound.into_iter().next().map(Self))
+        match bind(&address, heirlooms) {
+            Err(error) if waits && error.is_in_use() => {
+                tracing::warn!(
+                    %address,
+                    "another process has the admin listener's address; serving without it until it is free"
+                );
+                Ok(Some(Self::Wanted(address)))
+            }
+            bound => bound.map(Self::Bound).map(Some),
+        }
     }
 
-    pub(crate) fn address(&self) -> &Address {
-        &self.0.local
+    /// Where it is, if it is this process's.
+    pub(crate) fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Bound(listener) => Some(&listener.local),
+            Self::Wanted(_) => None,
+        }
     }
+}
+
+fn bind(
+    address: &AdminAddress,
+    heirlooms: Option<&mut Vec<InheritedListener>>,
+) -> Result<Listener, Error> {
+    let on = ListenOn::from(address.listen()?).named(NAME);
+    let bound = bind_all(vec![on], 1, heirlooms)
+        .map_err(|error| error.within("cannot open the admin listener"))?;
+    let nothing = || Error::new(Kind::Bind, "cannot open the admin listener");
+    bound.into_iter().next().ok_or_else(nothing)
 }
 
 /// The admin listener of a running server.
 pub(crate) struct Admin {
-    listener: Listener,
-    desk: Arc<Desk>,
-    room: Arc<Semaphore>,
+    counter: Arc<Counter>,
     /// Held by everyone who still answers.
     alive: mpsc::Sender<()>,
+}
+
+/// Where clients come.
+struct Counter {
+    held: Mutex<Held>,
+    handle: Handle,
+    room: Arc<Semaphore>,
+    desk: OnceLock<Arc<Desk>>,
+}
+
+/// What a server has of its admin listener.
+enum Held {
+    Wanted(AdminAddress),
+    Bound(Listener),
+    /// It is another process's, and not wanted any more.
+    Left,
 }
 
 /// What is left to wait for when the server has stopped.
@@ -136,43 +180,113 @@ pub(crate) struct LastWords(mpsc::Receiver<()>);
 impl Admin {
     pub(crate) fn new(listener: AdminListener, handle: Handle) -> (Self, LastWords) {
         let (alive, ended) = mpsc::channel(1);
-        let listener = listener.0;
-        let is_local = match &listener.local {
-            Address::Tcp(address) => address.ip().is_loopback(),
-            Address::Unix(_) => false,
+        let held = match listener {
+            AdminListener::Bound(listener) => Held::Bound(listener),
+            AdminListener::Wanted(address) => Held::Wanted(address),
+        };
+        let counter = Counter {
+            held: Mutex::new(held),
+            handle,
+            room: Arc::new(Semaphore::new(CLIENTS_MOST)),
+            desk: OnceLock::new(),
         };
         let admin = Self {
-            desk: Arc::new(Desk::new(handle, is_local)),
-            listener,
-            room: Arc::new(Semaphore::new(CLIENTS_MOST)),
+            counter: Arc::new(counter),
             alive,
         };
         (admin, LastWords(ended))
     }
 
-    pub(crate) fn listener(&self) -> &Listener {
-        &self.listener
+    /// Does something with the listener, if it is this process's.
+    pub(crate) fn with_listener<T>(&self, what: impl FnOnce(&mut Listener) -> T) -> Option<T> {
+        match &mut *self.counter.held() {
+            Held::Bound(listener) => Some(what(listener)),
+            Held::Wanted(_) | Held::Left => None,
+        }
     }
 
-    pub(crate) fn listener_mut(&mut self) -> &mut Listener {
-        &mut self.listener
+    /// Leaves it to another process.
+    pub(crate) fn leave(self) {
+        self.with_listener(Listener::disown);
+        *self.counter.held() = Held::Left;
     }
 
-    /// Accepts until the listener is handed over, or `orders` end with the server.
+    /// Accepts until the listener is handed over, or `orders` end with the server. While another process has the address,
+    /// it is waited for until this one is to stop accepting.
     pub(crate) fn open(&self, orders: &watch::Receiver<Accepting>) -> Result<(), Error> {
-        for socket in &self.listener.sockets {
+        let orders = orders.clone();
+        let wanted = match &*self.counter.held() {
+            Held::Bound(listener) => {
+                return self.counter.open(listener, &orders, &self.alive);
+            }
+            Held::Wanted(address) => address.clone(),
+            Held::Left => return Ok(()),
+        };
+        let (counter, alive) = (self.counter.clone(), self.alive.clone());
+        drop(tokio::spawn(counter.wait(wanted, orders, alive)));
+        Ok(())
+    }
+}
+
+impl Counter {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(
+        &self,
+        listener: &Listener,
+        orders: &watch::Receiver<Accepting>,
+        alive: &mpsc::Sender<()>,
+    ) -> Result<(), Error> {
+        let desk = self.desk.get_or_init(|| {
+            let is_local = match &listener.local {
+                Address::Tcp(address) => address.ip().is_loopback(),
+                Address::Unix(_) => false,
+            };
+            Arc::new(Desk::new(self.handle.clone(), is_local))
+        });
+        for socket in &listener.sockets {
             let socket = socket
                 .try_clone()
                 .and_then(Socketed::new)
                 .map_err(|error| {
-                    let text = format!("cannot accept on {}", self.listener.local);
+                    let text = format!("cannot accept on {}", listener.local);
                     Error::because(Kind::Accept, text, error)
                 })?;
-            let (desk, room) = (self.desk.clone(), self.room.clone());
-            let work = accept(socket, desk, room, orders.clone(), self.alive.clone());
+            let (desk, room) = (desk.clone(), self.room.clone());
+            let work = accept(socket, desk, room, orders.clone(), alive.clone());
             drop(tokio::spawn(work));
         }
         Ok(())
+    }
+
+    /// Takes the address when it is free.
+    async fn wait(
+        self: Arc<Self>,
+        wanted: AdminAddress,
+        mut orders: watch::Receiver<Accepting>,
+        alive: mpsc::Sender<()>,
+    ) {
+        let take = move || bind(&wanted, None);
+        let listener = tokio::select! {
+            biased;
+            // Who does not serve any more is not who is looked for; an error is the server's end.
+            _ = orders.wait_for(|order| *order != Accepting::Yes) => return,
+            listener = vacancy::taken("admin listener", take) => listener,
+        };
+        let mut held = self.held();
+        if !matches!(*held, Held::Wanted(_)) {
+            return;
+        }
+        tracing::info!(address = %listener.local, "the admin listener is this process's now");
+        // Nobody else sets it.
+        let address = listener.local.to_string();
+        let _ = self.handle.shared().admin.set(address);
+        if let Err(error) = self.open(&listener, &orders, &alive) {
+            tracing::error!(%error, "the admin listener cannot be used");
+        }
+        *held = Held::Bound(listener);
     }
 }
 
@@ -220,6 +334,7 @@ async fn accept(
     mut orders: watch::Receiver<Accepting>,
     alive: mpsc::Sender<()>,
 ) {
+    let spare = Arc::new(Spare::new("admin listener"));
     loop {
         let accepted = async {
             let place = room
@@ -236,16 +351,16 @@ async fn accept(
         };
         match accepted {
             Ok((stream, place)) => {
-                let (desk, alive) = (desk.clone(), alive.clone());
+                spare.refill();
+                let (desk, alive, spare) = (desk.clone(), alive.clone(), spare.clone());
                 drop(tokio::spawn(async move {
                     desk.answer(stream).await;
+                    spare.refill();
                     drop((place, alive));
                 }));
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept on the admin listener");
-                sleep(PAUSE).await;
-            }
+            Err(error) if spare.make_room(&error) => {}
+            Err(_) => sleep(PAUSE).await,
         }
     }
 }

@@ -55,7 +55,16 @@ impl Control {
     pub async fn connect(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let failed = |error: io::Error| {
-            let text = format!("cannot reach a server at {}", path.display());
+            let kind = error.kind();
+            let hint = match (
+                kind == io::ErrorKind::NotFound,
+                kind == io::ErrorKind::ConnectionRefused,
+            ) {
+                (true, _) => ", where nothing is",
+                (_, true) => ", where nobody listens",
+                (false, false) => "",
+            };
+            let text = format!("cannot reach a server at {}{hint}", path.display());
             Error::because(Kind::Control, text, error)
         };
         let stream = timeout(PATIENCE, UnixStream::connect(&path))

@@ -122,6 +122,18 @@ impl Place {
         Self(Arc::new(Mutex::new(Held { bound, wanted })))
     }
 
+    /// One that is not had yet.
+    pub(crate) fn none() -> Self {
+        let (bound, wanted) = (None, None);
+        Self(Arc::new(Mutex::new(Held { bound, wanted })))
+    }
+
+    /// Has it from now on.
+    pub(crate) fn put(&self, bound: Listener) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.bound = Some(bound);
+    }
+
     /// Takes the path over, if it was another's.
     pub(crate) fn claim(&self) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);

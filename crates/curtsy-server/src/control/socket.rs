@@ -7,6 +7,8 @@ use super::session::Session;
 use crate::address::ListenAddress;
 use crate::error::{Error, Kind};
 use crate::listener::{ListenOn, bind_all};
+use crate::spare::Spare;
+use crate::vacancy;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -46,7 +48,11 @@ pub trait Subject: Send + Sync + 'static {
 /// A server makes its own ([`Builder::control`](crate::Builder::control)). This is for a program that
 /// is steered in the same language and is no server.
 #[derive(Debug)]
-pub struct ControlSocket(Place);
+pub struct ControlSocket {
+    place: Place,
+    /// Another process of the service has it.
+    waits_for: Option<PathBuf>,
+}
 
 impl ControlSocket {
     /// Binds one at `path`, with mode 0600. What a dead process left there is replaced.
@@ -54,8 +60,14 @@ impl ControlSocket {
     /// # Errors
     /// If it cannot be bound: somebody listens there, or the path cannot be.
     pub fn bind(path: impl Into<PathBuf>) -> Result<Self, Error> {
-        let path = path.into();
-        Ok(Self(Place::new(bind(&path)?, None)))
+        Ok(Self::at(Place::new(bind(&path.into())?, None)))
+    }
+
+    fn at(place: Place) -> Self {
+        Self {
+            place,
+            waits_for: None,
+        }
     }
 
     /// The same for a process that is to take over from another, which has the path still: it is
@@ -66,11 +78,19 @@ impl ControlSocket {
         }
         let bound = bind(&meanwhile(&path))?;
         let path = std::path::absolute(&path).unwrap_or(path);
-        Ok(Self(Place::new(bound, Some(path))))
+        Ok(Self::at(Place::new(bound, Some(path))))
+    }
+
+    /// One that is had when the process that has it ends.
+    fn when_free(path: PathBuf) -> Self {
+        Self {
+            place: Place::none(),
+            waits_for: Some(path),
+        }
     }
 
     pub(crate) fn place(&self) -> Place {
-        self.0.clone()
+        self.place.clone()
     }
 
     /// Hears clients until it is told to stop hearing; must be called in a tokio runtime.
@@ -78,14 +98,46 @@ impl ControlSocket {
     /// # Errors
     /// If the runtime does not take the socket.
     pub fn serve(self, subject: Arc<dyn Subject>) -> Result<Hearing, Error> {
-        let failed = |e| Error::because(Kind::Control, "cannot use the control socket", e);
-        let socket = self.0.socket()?;
-        socket.set_nonblocking(true).map_err(failed)?;
-        let listener = UnixListener::from_std(socket).map_err(failed)?;
-        let (closing, closed) = watch::channel(false);
-        let task = tokio::spawn(hear(listener, subject, self.0, closed));
+        self.serve_unless(subject, std::future::pending())
+    }
+
+    /// The same; if another process has it, it is waited for until `too_late`.
+    pub(crate) fn serve_unless(
+        self,
+        subject: Arc<dyn Subject>,
+        too_late: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Hearing, Error> {
+        let place = self.place;
+        let (closing, mut closed) = watch::channel(false);
+        let task = match self.waits_for {
+            None => tokio::spawn(hear(listener(&place)?, subject, place, closed)),
+            Some(path) => tokio::spawn(async move {
+                let take = move || bind(&path);
+                let bound = tokio::select! {
+                    biased;
+                    // It is told so, or the one to tell is gone.
+                    _ = closed.changed() => return,
+                    () = too_late => return,
+                    bound = vacancy::taken("control socket", take) => bound,
+                };
+                tracing::info!(address = %bound.local, "the control socket is this process's now");
+                place.put(bound);
+                match listener(&place) {
+                    Ok(listener) => hear(listener, subject, place, closed).await,
+                    Err(error) => tracing::error!(%error, "the server cannot be steered"),
+                }
+            }),
+        };
         Ok(Hearing { closing, task })
     }
+}
+
+/// What is bound at the place, in this runtime.
+fn listener(place: &Place) -> Result<UnixListener, Error> {
+    let failed = |e| Error::because(Kind::Control, "cannot use the control socket", e);
+    let socket = place.socket()?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    UnixListener::from_std(socket).map_err(failed)
 }
 
 /// Where a server is to have one.
@@ -110,13 +162,26 @@ impl Wanted {
         }
     }
 
-    pub(crate) fn open(self, donor: Option<u32>) -> Result<Option<ControlSocket>, Error> {
+    /// Opens it for the heir of `donor`, if that is one. `waits` if it is to be waited for where another process has it.
+    pub(crate) fn open(
+        self,
+        donor: Option<u32>,
+        waits: bool,
+    ) -> Result<Option<ControlSocket>, Error> {
+        let path = self.path.clone();
         let opened = match donor {
             Some(donor) => ControlSocket::bind_as_heir(self.path, donor),
             None => ControlSocket::bind(self.path),
         };
         match opened {
             Ok(opened) => Ok(Some(opened)),
+            Err(error) if waits && error.is_in_use() => {
+                tracing::warn!(
+                    path = %path.display(),
+                    "another process has the control socket; going on without it until it is free"
+                );
+                Ok(Some(ControlSocket::when_free(path)))
+            }
             Err(error) if self.is_needed => Err(error),
             Err(error) => {
                 tracing::warn!(%error, "the server cannot be steered");
@@ -185,6 +250,7 @@ async fn hear(
     let listeners = Arc::new(Semaphore::new(LISTENERS_MOST));
     let mut clients = JoinSet::new();
     let wait_for_end = closed.clone();
+    let spare = Arc::new(Spare::new("control socket"));
     loop {
         while clients.try_join_next().is_some() {}
         let accepted = tokio::select! {
@@ -196,18 +262,19 @@ async fn hear(
             Ok((stream, Some(place))) => {
                 let session =
                     Session::new(subject.clone(), listeners.clone(), wait_for_end.clone());
+                spare.refill();
+                let spare = spare.clone();
                 clients.spawn(async move {
                     if let Err(error) = converse(stream, session).await {
                         tracing::debug!(%error, "a control client was left");
                     }
+                    spare.refill();
                     drop(place);
                 });
             }
             Ok((_, None)) => break,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept on the control socket");
-                sleep(PAUSE).await;
-            }
+            Err(error) if spare.make_room(&error) => {}
+            Err(_) => sleep(PAUSE).await,
         }
     }
     // Nobody finds it any more.

@@ -20,6 +20,7 @@ use crate::service::Service;
 use crate::shared::Orders;
 use crate::stream::Stream;
 use crate::tls::rest;
+use crate::wheel::Awake;
 use crate::worker::{Fresh, Speaks, Worker};
 use bytes::Bytes;
 use curtsy_lifecycle::{Entry, Moment, State};
@@ -43,6 +44,7 @@ const LAST_LOOK: Duration = Duration::from_millis(20);
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Worker>) {
+    let _awake = Awake::begin(&worker);
     let entry = Arc::new(Entry::new(fresh.arrival, fresh.state, fresh.since));
     entry.resume_served(fresh.served);
     let memory = match fresh.speaks {

@@ -165,8 +165,7 @@ impl Memory {
             && (0..=i64::from(u32::MAX >> 1)).contains(&self.may_send)
             && self.deficit() <= stream_window
             && (0..=i64::from(target)).contains(&self.may_receive)
-            && self.table.list_most() + MALFORMED.len() * 64 <= header_bytes
-            && self.table.written().len() + MALFORMED.len() <= FRAME_MOST
+            && can_be_shown(&self.table, header_bytes)
     }
 
     /// How much smaller the client's window is than a new connection's, in bytes.
@@ -200,8 +199,11 @@ impl Memory {
         let flags = END_STREAM | END_HEADERS;
         write_frame(&mut bytes, (frames::HEADERS, flags, self.newest), NOTHING);
         if self.shows_fields() {
-            let block = [MALFORMED, self.table.written()].concat();
-            write_frame(&mut bytes, (frames::HEADERS, flags, SHOWN_ON), &block);
+            write_frame(
+                &mut bytes,
+                (frames::HEADERS, flags, SHOWN_ON),
+                &block(&self.table),
+            );
         }
         bytes
     }
@@ -222,6 +224,24 @@ impl Memory {
     pub(crate) fn shrink(&mut self) {
         self.table.shrink();
     }
+}
+
+/// Whether an engine that takes header lists so long enters all of these fields, and in one frame.
+fn can_be_shown(table: &Table, header_bytes: usize) -> bool {
+    table.list_most() + MALFORMED.len() * 64 <= header_bytes
+        && table.written().len() + MALFORMED.len() <= FRAME_MOST
+}
+
+/// The header block by which they are shown.
+fn block(table: &Table) -> Vec<u8> {
+    [MALFORMED, table.written()].concat()
+}
+
+/// For fuzz targets: that block, if it is sent.
+#[cfg(fuzzing)]
+pub(crate) fn shown(table: &Table, header_bytes: usize) -> Option<Vec<u8>> {
+    let is_sent = !table.written().is_empty() && can_be_shown(table, header_bytes);
+    is_sent.then(|| block(table))
 }
 
 fn write_frame(bytes: &mut Vec<u8>, head: (u8, u8, u32), payload: &[u8]) {

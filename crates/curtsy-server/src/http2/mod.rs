@@ -31,6 +31,33 @@ pub(crate) use connection::serve;
 pub use limits::Http2Limits;
 pub(crate) use memory::Memory;
 
+#[cfg(fuzzing)]
+pub(crate) use table::Table;
+
+/// The header block by which a new engine is shown these fields; `None` where a connection with them keeps its engine,
+/// or there are none.
+#[cfg(fuzzing)]
+pub(crate) fn shown(table: &Table, header_bytes: usize) -> Option<Vec<u8>> {
+    memory::shown(table, header_bytes)
+}
+
+/// What payloads there are in these pieces: the settings, the header blocks, and where something is broken.
+#[cfg(fuzzing)]
+pub(crate) fn payloads(pieces: &[&[u8]]) -> Vec<(char, Vec<u8>)> {
+    let mut payloads = payloads::Payloads::after(0);
+    let mut found = Vec::new();
+    for piece in pieces {
+        payloads.feed(piece, |payload| {
+            found.push(match payload {
+                payloads::Payload::Settings(bytes) => ('s', bytes.to_vec()),
+                payloads::Payload::Block(bytes) => ('b', bytes.to_vec()),
+                payloads::Payload::Broken => ('x', Vec::new()),
+            });
+        });
+    }
+    found
+}
+
 /// How many frames there are in these pieces.
 #[cfg(fuzzing)]
 pub(crate) fn count_frames(pieces: &[&[u8]]) -> usize {

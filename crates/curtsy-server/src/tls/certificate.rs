@@ -1,8 +1,9 @@
 //! A certificate with its key, checked when it is read.
 
 use crate::error::{Error, Kind};
+use crate::service::BoxError;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use std::fmt;
@@ -179,14 +180,14 @@ impl Certificate {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| {
                 let text = format!("{} is not PEM", chain_name.display());
-                Error::because(Kind::Certificate, text, error)
+                Error::because(Kind::Certificate, text, in_words(error))
             })?;
         let Some(first) = chain.first().cloned() else {
-            return Err(bad(chain_name, "no certificate in it"));
+            return Err(bad(chain_name, "no certificate in it (PEM is expected)"));
         };
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
             let text = format!("{} holds no private key", key_name.display());
-            Error::because(Kind::Certificate, text, error)
+            Error::because(Kind::Certificate, text, in_words(error))
         })?;
         let (_, parsed) = X509Certificate::from_der(&first).map_err(|error| {
             let text = format!("{} is not a certificate", chain_name.display());
@@ -267,6 +268,19 @@ impl fmt::Debug for Certificate {
     }
 }
 
+/// What is wrong with a PEM text, for people: the reader shows bytes as numbers.
+fn in_words(error: pem::Error) -> BoxError {
+    if let pem::Error::MissingSectionEnd { end_marker } = &error {
+        let kind = String::from_utf8_lossy(end_marker);
+        return format!("it is cut short: -----END {kind}----- is missing").into();
+    }
+    if let pem::Error::IllegalSectionStart { line } = &error {
+        let line = String::from_utf8_lossy(line);
+        return format!("no section begins with {line:?}").into();
+    }
+    error.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::Certificate;
@@ -303,6 +317,7 @@ mod tests {
         let (old, old_key) = dated(2020, 2021);
         let (early, early_key) = dated(2099, 2100);
         let (_, other_key) = dated(2020, 2100);
+        let cut = good[..good.len() / 2].to_owned();
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for (chain, key, named, expected) in [
             (&old, &old_key, "c.pem", "has expired"),
@@ -315,6 +330,12 @@ mod tests {
             ),
             (&good, &good, "k.pem", "holds no private key"),
             (&good_key, &good_key, "c.pem", "no certificate in it"),
+            (
+                &cut,
+                &good_key,
+                "c.pem",
+                "-----END CERTIFICATE----- is missing",
+            ),
             (
                 &broken.to_owned(),
                 &good_key,

@@ -10,8 +10,11 @@
 mod clients;
 mod conformance;
 mod control;
+#[path = "../support/gullible.rs"]
+mod gullible;
 mod http2;
 mod in_flight;
+mod quiet;
 mod resting;
 mod support;
 mod switching;

@@ -12,6 +12,9 @@ fn client(settings: Settings) -> Client {
     r.get("/dir/", echo);
     r.get("/Users/:name/Info", echo);
     r.handle("CONNECT", "/tunnel/", echo);
+    r.head("/path", echo);
+    r.get("/src/*file", echo);
+    r.get("/ö/", echo);
     Client::new(r)
 }
 
@@ -23,6 +26,13 @@ async fn a_trailing_slash_is_mended() {
         ("GET", "/dir", 301, "/dir/"),
         ("GET", "/dir?a=1&b=/", 301, "/dir/?a=1&b=/"),
         ("POST", "/path/", 307, "/path"),
+        ("HEAD", "/path/", 307, "/path"),
+        ("GET", "/src", 301, "/src/"),
+        // The slash that is one too many may be escaped.
+        ("GET", "/path%2F", 301, "/path"),
+        ("GET", "/path%2f?q", 301, "/path?q"),
+        ("GET", "/%C3%B6", 301, "/%C3%B6/"),
+        ("GET", "/ö?q=ü&r=%20", 301, "/%C3%B6/?q=%C3%BC&r=%20"),
         ("GET", "/Users/a%2Fb/Info/", 404, ""),
         ("GET", "/Users/a%20b/Info/", 301, "/Users/a%20b/Info"),
         ("GET", "/", 404, ""),
@@ -63,6 +73,14 @@ async fn a_path_is_fixed_if_that_is_wanted() {
         assert_eq!(answer.status(), status, "{method} {path}");
         assert_eq!(answer.header("location"), location, "{method} {path}");
     }
+    // As it came: what was not decoded is not encoded.
+    let raw = client(Settings {
+        redirect_fixed_path: true,
+        use_raw_path: true,
+        ..Settings::default()
+    });
+    let answer = raw.get("/users/a%2Fb%20c/info").send().await;
+    assert_eq!(answer.header("location"), "/Users/a%2Fb%20c/Info");
     let off = client(Settings::default());
     assert_eq!(off.get("/PATH").send().await.status(), 404);
 }

@@ -180,6 +180,68 @@ async fn redirects() {
 }
 
 #[tokio::test]
+async fn redirects_have_gins_statuses() {
+    for status in [200, 201, 202, 299]
+        .into_iter()
+        .chain(300..=310)
+        .chain([404])
+    {
+        let handler = tokio::spawn(get(
+            async |c: &mut Context| {
+                let status: u16 = c.query("s").parse().unwrap();
+                c.redirect(status, "/ö?q=ü#%20");
+            },
+            Box::leak(format!("/?s={status}").into_boxed_str()),
+            &[],
+        ));
+        let answer = handler.await;
+        let allowed = status == 201 || (300..=308).contains(&status);
+        assert_eq!(answer.is_ok(), allowed, "{status}");
+        if let Ok(answer) = answer {
+            assert_eq!(answer.status(), status);
+            assert_eq!(answer.header("location"), "/%C3%B6?q=%C3%BC#%20");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_last_takes_nothing_back() {
+    let bytes = async |c: &mut Context| {
+        c.string(201, "a");
+        c.body(200, "b");
+        c.redirect(302, "/");
+    };
+    let answer = get(bytes, "/", &[]).await;
+    assert_eq!(answer.status(), 201);
+    assert!(answer.text().starts_with("ab"), "{}", answer.text());
+
+    let stream = async |c: &mut Context| {
+        c.string(201, "a");
+        let chunks = ["lost"].map(Ok::<_, std::io::Error>);
+        c.stream(200, futures_util::stream::iter(chunks));
+        assert_eq!(c.errors().len(), 1, "{:?}", c.errors());
+    };
+    assert_eq!(get(stream, "/", &[]).await.text(), "a");
+
+    let after = async |c: &mut Context| {
+        let chunks = ["kept"].map(Ok::<_, std::io::Error>);
+        c.stream(200, futures_util::stream::iter(chunks));
+        c.body(200, "lost");
+        assert_eq!(c.errors().len(), 1, "{:?}", c.errors());
+    };
+    assert_eq!(get(after, "/", &[]).await.text(), "kept");
+
+    // A status alone is not a body.
+    let status = async |c: &mut Context| {
+        c.abort_with_status(403);
+        let chunks = ["page"].map(Ok::<_, std::io::Error>);
+        c.stream(403, futures_util::stream::iter(chunks));
+    };
+    let answer = get(status, "/", &[]).await;
+    assert_eq!((answer.status(), answer.text().as_str()), (403, "page"));
+}
+
+#[tokio::test]
 #[should_panic(expected = "cannot redirect with status 200")]
 async fn a_redirect_needs_its_status() {
     get(async |c: &mut Context| c.redirect(200, "/"), "/", &[]).await;

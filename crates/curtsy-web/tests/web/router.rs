@@ -224,87 +224,113 @@ async fn a_clone_keeps_the_routes_that_it_had() {
     assert_eq!(Client::new(r).get("/b").send().await.status(), 200);
 }
 
-// ---- the model: compares a path with every pattern, segment by segment
+// ---- the model: compares a path with every pattern, byte by byte
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What stands in the pattern for a byte of the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Static,
     Param,
     CatchAll,
 }
 
-/// How a pattern matches: what kind of thing it has at each segment, and the values.
+/// How a pattern matches: what each byte is, and the values.
 type Match = (Vec<Rank>, Vec<(String, String)>);
 
 fn matches(pattern: &str, path: &str) -> Option<Match> {
-    let mut ranks = Vec::new();
-    let mut values = Vec::new();
-    let mut segments = path[1..].split('/');
-    let mut at = 0;
-    for part in pattern[1..].split('/') {
-        if let Some(name) = part.strip_prefix('*') {
-            ranks.push(Rank::CatchAll);
-            // There must have been a slash for it.
-            segments.next()?;
-            values.push((name.to_owned(), path[at..].to_owned()));
-            return Some((ranks, values));
-        }
-        let segment = segments.next()?;
-        at += 1 + segment.len();
-        if let Some(name) = part.strip_prefix(':') {
-            if segment.is_empty() {
-                return None;
+    let (mut ranks, mut values) = (Vec::new(), Vec::new());
+    let (mut pattern, mut at) = (pattern, 0);
+    while let Some(first) = pattern.chars().next() {
+        let end = pattern.find('/').unwrap_or(pattern.len());
+        let rest = &path[at..];
+        let name = pattern.get(1..end).unwrap_or("").to_owned();
+        match first {
+            '*' => {
+                // One more: it loses to what ends here.
+                ranks.resize(ranks.len() + rest.len() + 1, Rank::CatchAll);
+                values.push((name, path[at - 1..].to_owned()));
+                return Some((ranks, values));
             }
-            ranks.push(Rank::Param);
-            values.push((name.to_owned(), segment.to_owned()));
-        } else if part == segment {
-            ranks.push(Rank::Static);
-        } else {
-            return None;
+            ':' => {
+                let len = rest.find('/').unwrap_or(rest.len());
+                if len == 0 {
+                    return None;
+                }
+                ranks.resize(ranks.len() + len, Rank::Param);
+                values.push((name, rest[..len].to_owned()));
+                pattern = &pattern[end..];
+                at += len;
+            }
+            fixed => {
+                if !rest.starts_with(fixed) {
+                    return None;
+                }
+                ranks.push(Rank::Static);
+                pattern = &pattern[1..];
+                at += 1;
+            }
         }
     }
-    segments.next().is_none().then_some((ranks, values))
+    (at == path.len()).then_some((ranks, values))
 }
 
-/// The first in gin's order: at the first segment where two patterns differ in kind, static beats
+/// The first in gin's order: at the first byte where two patterns differ in kind, static beats
 /// param beats catch-all.
-fn model(patterns: &[String], path: &str) -> String {
+fn model(patterns: &[String], path: &str) -> Option<String> {
     let mut found: Vec<_> = patterns
         .iter()
         .filter_map(|pattern| Some((matches(pattern, path)?, pattern)))
         .collect();
     found.sort();
-    match found.into_iter().next() {
-        None => "404".into(),
-        Some(((_, values), pattern)) => {
-            let mut text = pattern.clone();
-            for (name, value) in values {
-                text.push_str(&format!(" {name}={value}"));
-            }
-            text
-        }
+    let ((_, values), pattern) = found.into_iter().next()?;
+    let mut text = pattern.clone();
+    for (name, value) in values {
+        text.push_str(&format!(" {name}={value}"));
     }
+    Some(text)
 }
 
-/// Patterns of few letters, so that they collide and overlap. A name tells its depth: patterns
-/// conflict only by being the same.
+/// Whether two patterns cannot both be there: they are the same, or where they part one place has
+/// two names.
+fn collide(one: &str, other: &str) -> bool {
+    let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b);
+    let same = same.count();
+    if same == one.len() && same == other.len() {
+        return true;
+    }
+    // They part within a wildcard's name, or at its end.
+    let segment = one[..same].rfind('/').unwrap_or(0);
+    let Some(wildcard) = one[segment..same].find([':', '*']) else {
+        return false;
+    };
+    let name = |pattern: &str| {
+        let from = &pattern[segment + wildcard..];
+        from[..from.find('/').unwrap_or(from.len())].to_owned()
+    };
+    name(one) != name(other)
+}
+
+/// Patterns of few letters, so that they collide and overlap; few differ in a wildcard's name only.
 fn patterns() -> impl Strategy<Value = Vec<String>> {
     let part = prop_oneof![
-        4 => "[ab]{1,2}".prop_map(|text| text),
-        3 => Just(":p".to_owned()),
+        8 => "[ab]{1,2}",
+        6 => Just(":p".to_owned()),
+        3 => "[ab]:p",
+        1 => Just(":q".to_owned()),
     ];
-    let pattern = (proptest::collection::vec(part, 1..5), 0..3).prop_map(|(parts, end)| {
+    let pattern = (proptest::collection::vec(part, 1..5), 0..12).prop_map(|(parts, end)| {
         let mut text = String::new();
         for (depth, part) in parts.iter().enumerate() {
             text.push('/');
             text.push_str(part);
-            if part.starts_with(':') {
+            if part.contains(':') {
                 text.push_str(&depth.to_string());
             }
         }
         match end {
-            0 => text.push_str(&format!("/*r{}", parts.len())),
-            1 => text.push('/'),
+            0..4 => text.push_str(&format!("/*r{}", parts.len())),
+            4 => text.push_str("/*s"),
+            5..9 => text.push('/'),
             _ => {}
         }
         text
@@ -312,30 +338,94 @@ fn patterns() -> impl Strategy<Value = Vec<String>> {
     proptest::collection::vec(pattern, 1..12)
 }
 
+fn paths() -> impl Strategy<Value = Vec<String>> {
+    proptest::collection::vec("(/(a|b|ab|ba|c)?){1,5}", 1..12)
+}
+
+/// Registers what does not collide, and expects a refusal of the rest.
+fn register(r: &mut Engine, method: &str, patterns: Vec<String>) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    for pattern in patterns {
+        let refused = r.try_handle(method, &pattern, echo).err();
+        let other = kept.iter().find(|other| collide(&pattern, other));
+        assert_eq!(refused.is_some(), other.is_some(), "{pattern} and {kept:?}");
+        match (refused, other) {
+            (Some(refused), Some(_)) => {
+                let text = refused.to_string();
+                let named = |other: &String| text.contains(&format!("\"{other}\""));
+                assert!(text.contains(&format!("\"{pattern}\"")), "{text}");
+                assert!(
+                    kept.iter()
+                        .any(|other| named(other) && collide(&pattern, other)),
+                    "{text}"
+                );
+            }
+            _ => kept.push(pattern),
+        }
+    }
+    kept
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn the_router_agrees_with_the_model(
-        patterns in patterns(),
-        paths in proptest::collection::vec("(/(a|b|ab|ba|c)?){1,5}", 1..12),
-    ) {
+    fn the_router_agrees_with_the_model(patterns in patterns(), paths in paths()) {
         let mut r = engine();
         r.settings_mut().redirect_trailing_slash = false;
-        let mut kept = Vec::new();
-        for pattern in patterns {
-            let refused = r.try_handle("GET", &pattern, echo).is_err();
-            prop_assert_eq!(refused, kept.contains(&pattern), "{}", pattern);
-            if !refused {
-                kept.push(pattern);
-            }
-        }
+        let kept = register(&mut r, "GET", patterns);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let client = Client::new(r);
         for path in paths {
             let answer = runtime.block_on(client.get(&path).send());
-            let got = if answer.status() == 404 { "404".to_owned() } else { answer.text() };
+            let got = (answer.status() != 404).then(|| answer.text());
             prop_assert_eq!(got, model(&kept, &path), "{} of {:?}", path, kept);
+        }
+    }
+
+    #[test]
+    fn so_do_redirects_and_refused_methods(
+        of_get in patterns(),
+        of_post in patterns(),
+        of_put in patterns(),
+        method in prop_oneof![Just("GET"), Just("POST"), Just("DELETE")],
+        paths in paths(),
+    ) {
+        let mut r = engine();
+        r.settings_mut().handle_method_not_allowed = true;
+        let mut kept = Vec::new();
+        for (method, patterns) in [("POST", of_post), ("GET", of_get), ("PUT", of_put)] {
+            kept.push((method, register(&mut r, method, patterns)));
+        }
+        let none = Vec::new();
+        let own = kept.iter().find(|(of, _)| *of == method).map_or(&none, |(_, own)| own);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let client = Client::new(r);
+        for path in paths {
+            let toggled = match path.strip_suffix('/') {
+                Some(without) => without.to_owned(),
+                None => format!("{path}/"),
+            };
+            let others = kept.iter().filter(|(of, _)| *of != method);
+            let allowed = others.filter(|(_, of)| model(of, &path).is_some());
+            let allowed: Vec<_> = allowed.map(|(of, _)| *of).collect();
+            let expected = if let Some(text) = model(own, &path) {
+                (200, text)
+            } else if path != "/" && model(own, &toggled).is_some() {
+                let status = if method == "GET" { 301 } else { 307 };
+                (status, format!("/{}", toggled.trim_start_matches('/')))
+            } else if !allowed.is_empty() {
+                (405, allowed.join(", "))
+            } else {
+                (404, "404 page not found".to_owned())
+            };
+            let answer = runtime.block_on(client.request(method, &path).send());
+            let said = match answer.status() {
+                301 | 307 => answer.header("location").to_owned(),
+                405 => answer.header("allow").to_owned(),
+                _ => answer.text(),
+            };
+            prop_assert_eq!((answer.status(), said), expected, "{} {} of {:?}", method, path, kept);
         }
     }
 

@@ -145,6 +145,62 @@ async fn services_mount_under_a_prefix() {
     assert_eq!(client.get("/apix").send().await.status(), 404);
 }
 
+/// A mounted service sees the path that was matched: whoever let `/api/x` through let through no
+/// other one.
+#[tokio::test]
+async fn a_mounted_service_sees_what_was_matched() {
+    let show = service_fn(async |request: Request<Body>| {
+        Ok::<_, Infallible>(Response::new(Body::from(request.uri().to_string())))
+    });
+    let mut r = engine();
+    r.mount("/api", show);
+    r.mount("/t/:tenant/svc", show);
+    let mut single = r.clone();
+    single.settings_mut().remove_extra_slash = true;
+    let mut raw = r.clone();
+    raw.settings_mut().use_raw_path = true;
+    let (plain, single, raw) = (Client::new(r), Client::new(single), Client::new(raw));
+    for (client, path, seen) in [
+        (&plain, "/api%2Fx/y?q", "/x/y?q"),
+        (&plain, "/api%2fx%2Fy", "/x%2Fy"),
+        (&plain, "/t%2Fann/svc/z", "/z"),
+        (&plain, "/api//x", "//x"),
+        (&plain, "/%61pi/%C3%B6/ö", "/%C3%B6/ö"),
+        (&single, "//api//x//y", "/x//y"),
+        (&single, "/api/%2Fx", "/x"),
+        (&single, "//t///ann//svc", "/"),
+        (&raw, "/t/a%2Fb/svc/z", "/z"),
+        (&raw, "/api/%2Fx", "/%2Fx"),
+    ] {
+        assert_eq!(client.get(path).send().await.text(), seen, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn parameters_outlive_a_layer_that_changes_the_path() {
+    let shorten = tower::util::MapRequestLayer::new(|mut request: Request<Body>| {
+        *request.uri_mut() = "/é/short".parse().unwrap();
+        request
+    });
+    let mut r = engine();
+    r.use_middleware(async |c: &mut Context| {
+        c.next().await;
+        let seen = format!("{} {}", c.path(), c.param("name"));
+        c.header("X-Seen", seen);
+    });
+    r.layer(shorten);
+    r.get("/user/:name/*rest", async |c: &mut Context| {
+        let text = format!("{} {} {}", c.path(), c.param("name"), c.param("rest"));
+        c.string(200, text);
+    });
+    let client = Client::new(r);
+    let answer = client.get("/user/ann/some/where").send().await;
+    assert_eq!(answer.text(), "/é/short ann /some/where");
+    assert_eq!(answer.header("x-seen"), "/user/ann/some/where ann");
+    let escaped = client.get("/user/a%20b/c").send().await;
+    assert_eq!(escaped.text(), "/é/short a b /c");
+}
+
 #[tokio::test]
 async fn engines_nest_and_errors_are_500() {
     let mut inner = engine();

@@ -1,6 +1,6 @@
 //! The state machine on virtual time: every phase with every event, and the ways that matter through them.
 
-use super::{Action, End, Event, Id, Machine, Moment, Phase, Policy};
+use super::{Action, End, Event, Generation, Id, Machine, Moment, Phase, Policy};
 use rustix::process::Signal;
 use std::time::Duration;
 
@@ -42,7 +42,12 @@ impl Desk {
     fn reloading() -> Self {
         let mut desk = Self::serving(1);
         desk.sees(Event::Reload);
-        assert_eq!(desk.machine.phase, Phase::Reloading { candidate: 1 });
+        assert_eq!(
+            desk.machine.phase,
+            Phase::Reloading {
+                candidate: generation(1)
+            }
+        );
         desk
     }
 
@@ -66,7 +71,19 @@ impl Desk {
     }
 }
 
-fn start(process: u64, generation: u32) -> Action {
+/// A generation before which none failed.
+fn generation(number: u32) -> Generation {
+    Generation {
+        number,
+        attempt: number,
+    }
+}
+
+fn start(process: u64, number: u32) -> Action {
+    start_of(process, generation(number))
+}
+
+fn start_of(process: u64, generation: Generation) -> Action {
     Action::Start {
         process: Id(process),
         generation,
@@ -77,8 +94,8 @@ fn ended(process: u64, status: u8) -> Event {
     Event::Ended(Id(process), End::Status(status))
 }
 
-fn failed(generation: u32, why: &str) -> Action {
-    Action::Reloaded(generation, Err(why.to_owned()))
+fn failed(number: u32, why: &str) -> Action {
+    Action::Reloaded(generation(number), Err(why.to_owned()))
 }
 
 /// Every event that needs no process, with what each phase makes of it.
@@ -119,7 +136,7 @@ fn every_phase_with_every_order() {
             "serving",
             &serving,
             Reload,
-            vec![Action::Reloading(1), start(2, 1)],
+            vec![Action::Reloading(generation(1)), start(2, 1)],
         ),
         (
             "serving",
@@ -206,7 +223,10 @@ fn every_phase_with_what_processes_do() {
     assert_eq!(desk.sees(ended(1, 0)), []);
     assert_eq!(desk.waits(), [start(2, 0)]);
 
-    let done = [Action::Signal(Id(1), TERM), Action::Reloaded(1, Ok(()))];
+    let done = [
+        Action::Signal(Id(1), TERM),
+        Action::Reloaded(generation(1), Ok(())),
+    ];
     assert_eq!(Desk::reloading().sees(Event::Ready(Id(2))), done);
     let mut desk = Desk::reloading();
     assert_eq!(desk.sees(ended(2, 7)), [failed(1, "exited with status 7")]);
@@ -215,7 +235,12 @@ fn every_phase_with_what_processes_do() {
     // The old one dies meanwhile, and comes back: the reload may yet fail.
     assert_eq!(desk.sees(ended(1, 1)), []);
     assert_eq!(desk.waits(), [start(3, 0)]);
-    assert_eq!(desk.machine.phase, Phase::Reloading { candidate: 1 });
+    assert_eq!(
+        desk.machine.phase,
+        Phase::Reloading {
+            candidate: generation(1)
+        }
+    );
 
     assert_eq!(Desk::stopping().sees(Event::Ready(Id(1))), []);
     assert_eq!(Desk::stopping().sees(ended(1, 4)), [Action::Exit(4)]);
@@ -236,7 +261,7 @@ fn the_old_generation_ends_only_when_every_new_process_is_ready() {
     let mut desk = Desk::serving(2);
     assert_eq!(
         desk.sees(Event::Reload),
-        [Action::Reloading(1), start(3, 1), start(4, 1)]
+        [Action::Reloading(generation(1)), start(3, 1), start(4, 1)]
     );
     assert_eq!(desk.sees(Event::Ready(Id(4))), []);
     assert_eq!(
@@ -244,7 +269,7 @@ fn the_old_generation_ends_only_when_every_new_process_is_ready() {
         [
             Action::Signal(Id(1), TERM),
             Action::Signal(Id(2), TERM),
-            Action::Reloaded(1, Ok(())),
+            Action::Reloaded(generation(1), Ok(())),
         ]
     );
     assert_eq!(desk.sees(ended(1, 0)), []);
@@ -273,11 +298,30 @@ fn a_generation_that_is_not_ready_in_time_is_killed_and_the_old_one_kept() {
     assert_eq!(desk.sees(Event::Ended(Id(4), End::Signal(9))), []);
     assert_eq!(desk.sees(ended(3, 0)), []);
     assert_eq!(desk.machine.wakes_at(), None);
-    // The next is another generation.
+    // The next has the same number, and is not taken for it.
+    let again = Generation {
+        number: 1,
+        attempt: 2,
+    };
     assert_eq!(
         desk.sees(Event::Reload),
-        [Action::Reloading(2), start(5, 2), start(6, 2)]
+        [
+            Action::Reloading(again),
+            start_of(5, again),
+            start_of(6, again)
+        ]
     );
+    assert_eq!(desk.sees(Event::Ready(Id(5))), []);
+    let actions = desk.sees(Event::Ready(Id(6)));
+    assert_eq!(actions.last(), Some(&Action::Reloaded(again, Ok(()))));
+    assert_eq!(desk.machine.current(), again);
+    // And what comes after it is one more than what serves.
+    let third = Generation {
+        number: 2,
+        attempt: 3,
+    };
+    let actions = desk.sees(Event::Reload);
+    assert_eq!(actions.first(), Some(&Action::Reloading(third)));
 }
 
 #[test]
@@ -344,11 +388,11 @@ fn a_reload_mends_a_generation_that_does_not_live() {
     desk.sees(ended(1, 1));
     assert_eq!(
         desk.sees(Event::Reload),
-        [Action::Reloading(1), start(2, 1)]
+        [Action::Reloading(generation(1)), start(2, 1)]
     );
     assert_eq!(
         desk.sees(Event::Ready(Id(2))),
-        [Action::Reloaded(1, Ok(()))]
+        [Action::Reloaded(generation(1), Ok(()))]
     );
     // The old one is not started any more.
     assert_eq!(desk.machine.wakes_at(), None);
@@ -363,23 +407,27 @@ fn reloads_during_a_reload_are_one_more_after_it_whatever_came_of_it() {
         desk.sees(Event::Ready(Id(2))),
         [
             Action::Signal(Id(1), TERM),
-            Action::Reloaded(1, Ok(())),
-            Action::Reloading(2),
+            Action::Reloaded(generation(1), Ok(())),
+            Action::Reloading(generation(2)),
             start(3, 2),
         ]
     );
     desk.sees(Event::Reload);
+    let again = Generation {
+        number: 2,
+        attempt: 3,
+    };
     assert_eq!(
         desk.sees(ended(3, 9)),
         [
             failed(2, "exited with status 9"),
-            Action::Reloading(3),
-            start(4, 3),
+            Action::Reloading(again),
+            start_of(4, again),
         ]
     );
     assert_eq!(
         desk.sees(Event::Ready(Id(4))),
-        [Action::Signal(Id(2), TERM), Action::Reloaded(3, Ok(())),]
+        [Action::Signal(Id(2), TERM), Action::Reloaded(again, Ok(()))]
     );
     // And one that comes before anything serves.
     let mut desk = Desk::new(1);
@@ -387,7 +435,11 @@ fn reloads_during_a_reload_are_one_more_after_it_whatever_came_of_it() {
     desk.sees(Event::Reload);
     assert_eq!(
         desk.sees(Event::Ready(Id(1))),
-        [Action::Serving, Action::Reloading(1), start(2, 1)]
+        [
+            Action::Serving,
+            Action::Reloading(generation(1)),
+            start(2, 1)
+        ]
     );
 }
 
@@ -454,7 +506,7 @@ fn more_and_fewer_start_and_end_the_youngest() {
             Action::Signal(Id(2), TERM),
             Action::Signal(Id(4), TERM),
             Action::Signal(Id(1), TERM),
-            Action::Reloaded(1, Ok(())),
+            Action::Reloaded(generation(1), Ok(())),
         ]
     );
 }
