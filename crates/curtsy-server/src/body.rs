@@ -27,6 +27,8 @@ pub struct Body {
     kind: Kind,
     link: Option<Arc<Link>>,
     read: u64,
+    /// No more than this, in bytes.
+    most: u64,
 }
 
 enum Kind {
@@ -42,6 +44,7 @@ impl Body {
             kind: Kind::Empty,
             link: None,
             read: 0,
+            most: u64::MAX,
         }
     }
 
@@ -51,9 +54,35 @@ impl Body {
         }
         Self {
             kind: Kind::Incoming(incoming),
+            most: link
+                .worker
+                .shared
+                .limits
+                .request_body_bytes
+                .unwrap_or(u64::MAX),
             link: Some(link),
             read: 0,
         }
+    }
+
+    /// Bounds it to so many bytes: for a route that takes less than the server does
+    /// ([`Limits::request_body_bytes`](crate::Limits::request_body_bytes), which stays in force).
+    /// A longer one fails as soon as its length is known, and its request is answered with 413,
+    /// whatever the service answers.
+    ///
+    /// ```
+    /// use curtsy_server::Body;
+    /// use http_body_util::BodyExt;
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let body = Body::from("four").limit(3);
+    /// assert!(body.collect().await.unwrap_err().is_too_large());
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn limit(mut self, bytes: u64) -> Self {
+        self.most = self.most.min(bytes);
+        self
     }
 
     /// The connection that brought the request; `None` if the body was made by hand.
@@ -83,6 +112,7 @@ impl From<Bytes> for Body {
             kind: Kind::Whole(Some(bytes)),
             link: None,
             read: 0,
+            most: u64::MAX,
         }
     }
 }
@@ -114,6 +144,15 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        let expected = this.read.saturating_add(this.size_hint().lower());
+        if expected > this.most
+            && this
+                .link
+                .as_ref()
+                .is_none_or(|link| link.body_fault().is_none())
+        {
+            return Poll::Ready(Some(Err(this.fault(BodyFault::TooLarge))));
+        }
         let incoming = match &mut this.kind {
             Kind::Empty => return Poll::Ready(None),
             Kind::Whole(bytes) => {
@@ -150,11 +189,7 @@ impl HttpBody for Body {
             }
             Some(Ok(frame)) => {
                 this.read += frame.data_ref().map_or(0, |data| data.len() as u64);
-                let most = this
-                    .link
-                    .as_ref()
-                    .and_then(|link| link.worker.shared.limits.request_body_bytes);
-                if most.is_some_and(|most| this.read > most) {
+                if this.read > this.most {
                     return Poll::Ready(Some(Err(this.fault(BodyFault::TooLarge))));
                 }
                 if ended {

@@ -20,7 +20,8 @@ use tokio::sync::Notify;
 /// What happens to a handler whose client has gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDisconnect {
-    /// Its future is dropped: Rust's habit.
+    /// Its future is dropped: Rust's habit. A client that closes only its sending side counts as
+    /// gone, unless its answer is ready at once.
     #[default]
     Cancel,
     /// It runs to its end, detached, and a drain waits for it. A client that closes only its

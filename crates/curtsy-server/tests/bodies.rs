@@ -4,7 +4,7 @@
 mod support;
 
 use curtsy_server::Limits;
-use support::{Client, Running, ms, not_within, request, serve, serve_with};
+use support::{App, Client, Running, ms, not_within, request, serve, serve_this, serve_with};
 
 fn post(target: &str, fields: &str, body: &str) -> String {
     format!("POST {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}")
@@ -351,4 +351,50 @@ async fn byte_by_byte(client: &mut Client, bytes: &str) {
         client.send([*byte]).await;
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_route_that_takes_less_than_the_server_answers_413() {
+    use http::{Request, Response};
+    use http_body_util::BodyExt;
+    let echo = hyper::service::service_fn(async |request: Request<curtsy_server::Body>| {
+        let is_small = request.uri().path() == "/small";
+        let limit = if is_small { 5 } else { 100 };
+        let read = request.into_body().limit(limit).collect().await;
+        let text = read.map_or_else(
+            |error| error.to_string(),
+            |body| format!("{}", body.to_bytes().len()),
+        );
+        Ok::<_, std::convert::Infallible>(Response::new(text))
+    });
+    let server = serve_this(App::default(), echo, |builder| {
+        builder.limits(Limits {
+            request_body_bytes: Some(10),
+            ..Limits::default()
+        })
+    })
+    .await;
+    let six = [
+        "Content-Length: 6\r\n\r\n123456",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\n123\r\n3\r\n456\r\n0\r\n\r\n",
+    ];
+    for six in six {
+        let request = |path| format!("POST {path} HTTP/1.1\r\nHost: a\r\n{six}");
+        let mut client = server.client().await;
+        client.send(request("/large")).await;
+        client.answer().await.is(200, "6").and_keeps_alive();
+        client.send(request("/small")).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 413, "{answer:?}");
+        assert!(answer.closes());
+    }
+    // Told before any of it is sent.
+    let mut client = server.client().await;
+    client.send(post("/small", "Content-Length: 6", "")).await;
+    assert_eq!(client.answer().await.status, 413);
+    // A route cannot take more than the server.
+    let mut client = server.client().await;
+    client.send(post("/large", "Content-Length: 11", "")).await;
+    assert_eq!(client.answer().await.status, 413);
+    server.drain().await;
 }

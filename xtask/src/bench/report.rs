@@ -62,9 +62,12 @@ pub(super) fn write(directory: &Path, tables: Vec<Table>, load_before: &str) -> 
         machine: machine(load_before),
         tables: merge(earlier, tables),
     };
-    results
-        .tables
-        .sort_by_key(|table| ORDER.iter().position(|id| *id == table.id).unwrap_or(ORDER.len()));
+    results.tables.sort_by_key(|table| {
+        ORDER
+            .iter()
+            .position(|id| *id == table.id)
+            .unwrap_or(ORDER.len())
+    });
     fs::write(&json, serde_json::to_string_pretty(&results)? + "\n")
         .context("writing the results")?;
     fs::write(
@@ -87,7 +90,10 @@ fn newest(directory: &Path) -> Result<Option<PathBuf>> {
     let mut newest = None;
     for entry in fs::read_dir(directory).context("looking for earlier results")? {
         let path = entry.context("looking for earlier results")?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             newest = newest.max(Some(path));
         }
     }
