@@ -2,7 +2,7 @@
 
 use crate::server::{BOUND, Demo, demo};
 use curtsy_prove::child::{Child, ChildSignal};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -50,26 +50,44 @@ async fn a_request_in_flight_is_finished_and_named_meanwhile() {
     assert_eq!(demo.end().await.status.code(), Some(0));
 }
 
-#[tokio::test]
-async fn the_deadline_cuts_and_names_the_stragglers() {
+/// Stops a server while a request runs on and on; how long that took.
+async fn is_cut_at_the_deadline() -> Duration {
     let mut demo = Demo::start(&["--deadline", "1s"]).await;
-    let client = send(&demo, "GET /slow?ms=60000 HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let client = send(&demo, "GET /slow?ms=5000 HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let peer = client.local_addr().unwrap();
     let other = send(&demo, "GET /slow?ms=200 HTTP/1.0\r\n\r\n").await;
     rest(other).await;
+    let told = Instant::now();
     demo.signal(ChildSignal::TERM);
-    assert_eq!(demo.end().await.status.code(), Some(3));
+    let code = demo.end().await.status.code();
+    let took = told.elapsed();
+    assert_eq!(code, Some(3));
     let report = demo.child.stderr();
     let line = report
         .lines()
         .find(|line| line.contains("  active  "))
-        .filter(|line| line.contains("GET /slow?ms=60000"))
+        .filter(|line| line.contains("GET /slow?ms=5000"))
         .unwrap_or_else(|| panic!("{report}"));
     assert!(
         line.contains(&peer.to_string()) && line.contains(" s  "),
         "{line}"
     );
     assert!(report.contains("deadline passed after 1.0"), "{report}");
+    took
+}
+
+#[tokio::test]
+async fn the_deadline_cuts_and_names_the_stragglers() {
+    let within = Duration::from_millis(1_100);
+    let mut took = Vec::new();
+    // Where other programs take the processor, one of several tells.
+    for _ in 0..5 {
+        took.push(is_cut_at_the_deadline().await);
+        if took.last().is_some_and(|took| *took <= within) {
+            return;
+        }
+    }
+    panic!("never within {within:?}: {took:?}");
 }
 
 #[tokio::test]
