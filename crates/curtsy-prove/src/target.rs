@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn what_is_no_http_url_is_refused_with_its_reason() {
         for (url, why) in [
-            ("ftp://127.0.0.1/", "scheme"),
-            ("/only/a/path", "scheme"),
+            ("ftp://127.0.0.1/", "write http://"),
+            ("/only/a/path", "write http://"),
             ("http://", "URL"),
             ("http://me@127.0.0.1/", "user names"),
         ] {
