@@ -7,19 +7,20 @@
 use crate::error::{Error, Kind};
 use crate::metrics::AcceptTrouble;
 use crate::mode::Board;
-use crate::stream::Stream;
+use crate::stream::{Bare, Stream};
 use crate::worker::Worker;
 use curtsy_lifecycle::{Address, Moment};
+use curtsy_sys::watched::{Interest, Watched};
 use rustix::io::Errno;
+use rustix::net::{SocketAddrAny, SocketAddrUnix, SocketFlags, acceptfrom_with, getsockname};
 use socket2::Socket;
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 const FIRST_WAIT: Duration = Duration::from_millis(5);
@@ -39,14 +40,10 @@ pub(crate) enum Accepting {
     HandOver,
 }
 
-enum Socketed {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
 /// One listening socket of one worker.
 pub(crate) struct Acceptor {
-    socket: Socketed,
+    socket: Watched,
+    unix: bool,
     board: Arc<Board>,
     /// The address of the listener, if connections cannot have another.
     local: Option<Address>,
@@ -61,23 +58,18 @@ impl Acceptor {
         board: Arc<Board>,
         worker: Arc<Worker>,
     ) -> io::Result<Self> {
-        let (socket, local) = match local {
-            Address::Tcp(address) => (
-                {
-                    let listener = TcpListener::from_std(socket.into())?;
-                    // What is accepted from it inherits that (Linux, tcp(7)).
-                    socket2::SockRef::from(&listener).set_tcp_nodelay(true)?;
-                    Socketed::Tcp(listener)
-                },
-                (!address.ip().is_unspecified()).then(|| local.clone()),
-            ),
-            Address::Unix(_) => (
-                Socketed::Unix(UnixListener::from_std(OwnedFd::from(socket).into())?),
-                Some(local.clone()),
-            ),
+        let (unix, local) = match local {
+            Address::Tcp(address) => {
+                // What is accepted from it inherits that (Linux, tcp(7)).
+                socket.set_tcp_nodelay(true)?;
+                let is_known = !address.ip().is_unspecified();
+                (false, is_known.then(|| local.clone()))
+            }
+            Address::Unix(_) => (true, Some(local.clone())),
         };
         Ok(Self {
-            socket,
+            socket: Watched::new(socket.into(), Interest::READABLE)?,
+            unix,
             board,
             local,
             worker,
@@ -145,8 +137,8 @@ impl Acceptor {
         while !self.worker.shared.has_room() {
             self.worker.shared.room.notified().await;
         }
-        let (stream, peer) = std::future::poll_fn(|cx| self.poll_accept(cx)).await?;
-        self.admit(stream, peer);
+        let (socket, peer) = std::future::poll_fn(|cx| self.poll_accept(cx)).await?;
+        self.admit(socket, peer);
         // Another acceptor may wait for room that is there.
         if self.worker.shared.limits.connections.is_some() && self.worker.shared.has_room() {
             self.worker.shared.room.notify_one();
@@ -162,7 +154,7 @@ impl Acceptor {
                 Poll::Pending => Poll::Ready(None),
             });
             match next.await {
-                Some(Ok((stream, peer))) => self.admit(stream, peer),
+                Some(Ok((socket, peer))) => self.admit(socket, peer),
                 Some(Err(error)) if concerns_one(&error) => {}
                 Some(Err(error)) if passes(&error) && self.make_room(&error) > 0 => {
                     tokio::task::yield_now().await;
@@ -185,35 +177,33 @@ impl Acceptor {
     /// Asks the kernel, for the runtime may not have been told yet.
     fn is_queue_empty(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut fds = [match &self.socket {
-            Socketed::Tcp(socket) => PollFd::new(socket, PollFlags::IN),
-            Socketed::Unix(socket) => PollFd::new(socket, PollFlags::IN),
-        }];
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
         !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
     }
 
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Address)>> {
-        match &self.socket {
-            Socketed::Tcp(listener) => listener
-                .poll_accept(cx)
-                .map_ok(|(stream, peer)| (Stream::Tcp(stream), Address::Tcp(canonical(peer)))),
-            Socketed::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| {
-                let path = peer.as_pathname().map(Path::to_owned);
-                (Stream::Unix(stream), Address::Unix(path))
-            }),
-        }
+    /// A socket that was accepted is not registered with the runtime: whoever has to wait for it
+    /// does that.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Bare, Address)>> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let accepted = self.socket.poll_read_io(cx, |socket| {
+            acceptfrom_with(socket, flags).map_err(Into::into)
+        });
+        accepted.map_ok(|(fd, peer)| {
+            let unix = self.unix;
+            (Bare { fd, unix }, address(peer))
+        })
     }
 
-    fn admit(&self, stream: Stream, peer: Address) {
-        let local = match (&self.local, &stream) {
-            (Some(local), _) => local.clone(),
-            (None, Stream::Tcp(tcp)) => match tcp.local_addr() {
-                Ok(local) => Address::Tcp(canonical(local)),
+    fn admit(&self, socket: Bare, peer: Address) {
+        let local = match &self.local {
+            Some(local) => local.clone(),
+            None => match getsockname(&socket.fd) {
+                Ok(local) => address(Some(local)),
                 // The client was gone before it was accepted.
                 Err(_) => return,
             },
-            (None, Stream::Unix(_) | Stream::Tls(_)) => Address::Unix(None),
         };
+        let stream = Stream::new(socket);
         self.worker
             .accepted(stream, peer, local, &self.board.epoch());
     }
@@ -261,9 +251,20 @@ async fn stopped(orders: &mut watch::Receiver<Accepting>) {
     drop(orders.wait_for(|order| *order != Accepting::Yes).await);
 }
 
-/// The IPv4 address of a client that came over an IPv6 socket.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+/// An address as the kernel tells it; that of an IPv4 client who came over an IPv6 socket is his own.
+fn address(told: Option<SocketAddrAny>) -> Address {
+    let Some(told) = told else {
+        return Address::Unix(None);
+    };
+    if let Ok(tcp) = SocketAddr::try_from(told.clone()) {
+        return Address::Tcp(SocketAddr::new(tcp.ip().to_canonical(), tcp.port()));
+    }
+    let unix = SocketAddrUnix::try_from(told).ok();
+    let path = unix.and_then(|unix| {
+        unix.path()
+            .map(|path| OsStr::from_bytes(path.to_bytes()).into())
+    });
+    Address::Unix(path)
 }
 
 /// Whether waiting helps.

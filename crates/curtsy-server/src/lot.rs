@@ -514,24 +514,15 @@ pub(crate) fn launch(parked: Parked, first: Bytes, worker: &Arc<Worker>) {
     };
     worker.lot.forget(&parked);
     let state = parked.state();
-    let runtime = worker.handle.enter();
-    let stream = Stream::register(parked.socket);
-    drop(runtime);
-    match stream {
-        Ok(stream) => worker.launch(Fresh {
-            stream,
-            arrival,
-            state,
-            since: parked.since,
-            served: parked.served,
-            first,
-            speaks: Speaks::Http1,
-        }),
-        Err(error) => {
-            tracing::warn!(%error, "cannot put a connection back into service; closed");
-            worker.shared.closed(1);
-        }
-    }
+    worker.launch(Fresh {
+        stream: Stream::new(parked.socket),
+        arrival,
+        state,
+        since: parked.since,
+        served: parked.served,
+        first,
+        speaks: Speaks::Http1,
+    });
 }
 
 fn close(parked: Parked, worker: &Arc<Worker>) {

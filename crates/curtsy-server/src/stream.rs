@@ -2,7 +2,8 @@
 
 use crate::tls::Secure;
 use bytes::Bytes;
-use rustix::net::{RecvFlags, recv};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -10,12 +11,15 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A socket that is registered with the runtime it was made in.
+/// A connected socket.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<Secure>),
+    /// A socket that no runtime watches yet. It is registered with the one that it is used in when
+    /// somebody has to wait for it: many a connection is answered and closed before.
+    Unwatched(Option<Bare>),
 }
 
 /// A socket that belongs to no runtime: what is parked and handed over.
@@ -26,12 +30,34 @@ pub(crate) struct Bare {
 }
 
 impl Stream {
-    /// Registers a bare socket with the current runtime.
-    pub(crate) fn register(bare: Bare) -> io::Result<Self> {
-        if bare.unix {
-            UnixStream::from_std(bare.fd.into()).map(Self::Unix)
-        } else {
-            TcpStream::from_std(bare.fd.into()).map(Self::Tcp)
+    /// A socket that must not block.
+    pub(crate) fn new(bare: Bare) -> Self {
+        Self::Unwatched(Some(bare))
+    }
+
+    /// Has the current runtime watch the socket, if none does.
+    ///
+    /// # Errors
+    /// When it cannot be watched. The socket is closed then.
+    pub(crate) fn watch(&mut self) -> io::Result<()> {
+        if let Self::Unwatched(bare) = self {
+            let Some(bare) = bare.take() else {
+                return Err(io::ErrorKind::NotConnected.into());
+            };
+            *self = match bare.unix {
+                true => Self::Unix(UnixStream::from_std(bare.fd.into())?),
+                false => Self::Tcp(TcpStream::from_std(bare.fd.into())?),
+            };
+        }
+        Ok(())
+    }
+
+    /// Takes what has arrived on a socket that nobody watches.
+    pub(crate) fn receive(&self) -> Received {
+        match self {
+            Self::Unwatched(Some(bare)) => receive(bare.fd.as_fd()),
+            Self::Unwatched(None) => Received::Ended,
+            Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => Received::Nothing,
         }
     }
 
@@ -44,7 +70,7 @@ impl Stream {
     pub(crate) fn is_amid_record(&self) -> bool {
         match self {
             Self::Tls(stream) => stream.is_amid_record(),
-            Self::Tcp(_) | Self::Unix(_) => false,
+            Self::Tcp(_) | Self::Unix(_) | Self::Unwatched(_) => false,
         }
     }
 
@@ -59,23 +85,51 @@ impl Stream {
                 fd: stream.into(),
                 unix: true,
             }),
+            Self::Unwatched(bare) => bare.ok_or_else(|| io::ErrorKind::NotConnected.into()),
             Self::Tls(_) => Err(io::Error::other("an encrypted stream is no bare socket")),
         }
     }
 
     /// Ready when there may be something to read, the end included.
-    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch()?;
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
             Self::Tls(stream) => stream.poll_read_ready(cx),
+            Self::Unwatched(_) => Poll::Pending,
         }
+    }
+
+    /// Whether nothing has arrived that was not read. A watched socket is asked what its runtime
+    /// knows; to be asked again it must be polled.
+    pub(crate) fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Unwatched(_) => self.look() == Look::Nothing,
+            Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => self.poll_read_ready(cx).is_pending(),
+        }
+    }
+
+    /// Looks at what has arrived at the socket.
+    pub(crate) fn look(&self) -> Look {
+        self.fd().map_or(Look::Ended, look)
     }
 
     /// Ends both directions at once; whoever waits on the socket wakes.
     pub(crate) fn sever(&self) {
-        // It fails only if the peer was faster.
-        let _ = rustix::net::shutdown(self.as_fd(), rustix::net::Shutdown::Both);
+        if let Some(fd) = self.fd() {
+            // It fails only if the peer was faster.
+            let _ = rustix::net::shutdown(fd, Shutdown::Both);
+        }
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(stream) => Some(stream.as_fd()),
+            Self::Unix(stream) => Some(stream.as_fd()),
+            Self::Tls(stream) => stream.socket().fd(),
+            Self::Unwatched(bare) => bare.as_ref().map(|bare| bare.fd.as_fd()),
+        }
     }
 }
 
@@ -98,7 +152,7 @@ pub(crate) fn receive(fd: BorrowedFd<'_>) -> Received {
     match recv(fd, &mut buffer, RecvFlags::DONTWAIT) {
         Ok((0, _)) => Received::Ended,
         Ok((count, _)) => Received::Bytes(Bytes::copy_from_slice(&buffer[..count.min(SIZE)])),
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Received::Nothing,
+        Err(Errno::AGAIN | Errno::INTR) => Received::Nothing,
         Err(_) => Received::Ended,
     }
 }
@@ -115,23 +169,13 @@ pub(crate) enum Look {
 }
 
 /// Looks at what has arrived.
-pub(crate) fn look(fd: BorrowedFd<'_>) -> Look {
+fn look(fd: BorrowedFd<'_>) -> Look {
     let mut byte = [0u8; 1];
     match recv(fd, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((0, _)) => Look::Ended,
         Ok(_) => Look::Bytes,
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Look::Nothing,
+        Err(Errno::AGAIN | Errno::INTR) => Look::Nothing,
         Err(_) => Look::Ended,
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
-            Self::Tls(stream) => stream.socket().as_fd(),
-        }
     }
 }
 
@@ -142,10 +186,15 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        match this {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
+            Self::Unwatched(_) => {
+                this.watch()?;
+                Pin::new(this).poll_read(cx, buf)
+            }
         }
     }
 }
@@ -157,10 +206,22 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        match this {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buf),
+            Self::Unwatched(bare) => {
+                if let Some(bare) = bare {
+                    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                    match send(&bare.fd, buf, flags) {
+                        Err(Errno::AGAIN | Errno::INTR) => {}
+                        sent => return Poll::Ready(sent.map_err(Into::into)),
+                    }
+                }
+                this.watch()?;
+                Pin::new(this).poll_write(cx, buf)
+            }
         }
     }
 
@@ -170,10 +231,15 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        match this {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
+            Self::Unwatched(_) => {
+                this.watch()?;
+                Pin::new(this).poll_write_vectored(cx, bufs)
+            }
         }
     }
 
@@ -185,7 +251,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             // The kernel takes what is written; there is nothing to flush.
-            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tcp(_) | Self::Unix(_) | Self::Unwatched(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
@@ -195,6 +261,10 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Unwatched(Some(bare)) => {
+                Poll::Ready(rustix::net::shutdown(&bare.fd, Shutdown::Write).map_err(Into::into))
+            }
+            Self::Unwatched(None) => Poll::Ready(Ok(())),
         }
     }
 }

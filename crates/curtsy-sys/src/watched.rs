@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
@@ -49,6 +50,23 @@ impl Watched {
     /// Cancel safe.
     pub async fn writable(&self) -> io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
         self.0.writable().await
+    }
+
+    /// Does something with the descriptor as soon as it may be readable.
+    ///
+    /// # Errors
+    /// What the operation says, except `WouldBlock`, after which it is waited again; and as [`Watched::readable`].
+    pub fn poll_read_io<R>(
+        &self,
+        cx: &mut Context<'_>,
+        mut operation: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            let mut ready = ready!(self.0.poll_read_ready(cx))?;
+            if let Ok(done) = ready.try_io(|fd| operation(fd.as_fd())) {
+                return Poll::Ready(done);
+            }
+        }
     }
 
     /// Does something with the descriptor now if it may be ready, and remembers when it was not.

@@ -65,7 +65,7 @@ impl Desk {
     }
 
     /// Answers what comes over one connection.
-    pub(super) async fn answer(self: Arc<Self>, stream: Stream) {
+    pub(super) async fn answer(self: Arc<Self>, mut stream: Stream) {
         let speaks = poll_fn(|cx| stream.poll_read_ready(cx));
         if !matches!(timeout(HEAD_MOST, speaks).await, Ok(Ok(()))) {
             return;

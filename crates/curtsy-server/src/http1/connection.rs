@@ -20,7 +20,7 @@ use crate::lot::Parked;
 use crate::seat::Seat;
 use crate::service::Service;
 use crate::shared::Orders;
-use crate::stream::Stream;
+use crate::stream::{Received, Stream};
 use crate::wheel;
 use crate::worker::{Fresh, Worker};
 use bytes::Bytes;
@@ -49,11 +49,21 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
     entry.resume_served(served);
     let link = Arc::new(Link::new(entry, worker));
     let seat = Arc::new(Seat::take(link.clone()));
+    let first = match first.is_empty() {
+        // It may have said all that it will say: then nobody has to wait for it.
+        true => match stream.receive() {
+            Received::Bytes(first) => first,
+            Received::Nothing => first,
+            // Before its seat is given up.
+            Received::Ended => return drop(stream),
+        },
+        false => first,
+    };
     let mut wire = Wire::new(stream, link.clone(), seat, first);
     let mut wide = false;
     loop {
         if !wire.has_first() {
-            match wait(wire.stream(), &link).await {
+            match wait(wire.stream_mut(), &link).await {
                 Silence::Broken => {}
                 Silence::Lasting => return park(wire, &link),
                 Silence::Cut => return,
@@ -94,7 +104,7 @@ enum Silence {
 }
 
 /// Waits for the first byte, before any buffer is made for it.
-async fn wait(stream: &Stream, link: &Link) -> Silence {
+async fn wait(stream: &mut Stream, link: &Link) -> Silence {
     poll_fn(|cx| {
         link.entry.watch(cx.waker());
         let orders = link.orders();
@@ -202,7 +212,13 @@ async fn converse<S: Service>(service: S, wire: Wire, link: &Arc<Link>, wide: bo
     })
     .await;
 
-    if matches!(stop, Stop::Cut) {
+    // hyper takes a first read that fails for the end of the input.
+    let is_over = match &stop {
+        Stop::Finished(Ok(())) => !link.is_head_too_large(),
+        Stop::Cut => true,
+        Stop::Finished(Err(_)) | Stop::Rest | Stop::HeadTimeout => false,
+    };
+    if is_over {
         return Turn::Ended;
     }
     let Some(parts) = connection.into_parts() else {
@@ -210,11 +226,8 @@ async fn converse<S: Service>(service: S, wire: Wire, link: &Arc<Link>, wide: bo
     };
     let (mut wire, unread) = (parts.io.into_inner(), parts.read_buf);
     match stop {
-        // hyper takes a first read that fails for the end of the input.
-        Stop::Finished(Ok(())) if link.is_head_too_large() => {
-            Turn::Refused(wire, refusal::TOO_LARGE)
-        }
-        Stop::Finished(Ok(())) | Stop::Cut => Turn::Ended,
+        Stop::Finished(Ok(())) => Turn::Refused(wire, refusal::TOO_LARGE),
+        Stop::Cut => Turn::Ended,
         Stop::Finished(Err(error)) => failed(wire, unread, &error, link, wide),
         Stop::Rest => {
             let unread = wire.all_unread(unread);

@@ -11,6 +11,7 @@ use crate::seat::Seat;
 use crate::service::{Arrived, BoxError, Service};
 use crate::shared::Orders;
 use curtsy_lifecycle::Draining;
+use curtsy_sys::pooled::Pooled;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
 use http::{Extensions, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -34,7 +35,7 @@ pub(crate) struct Judge<S> {
     seat: Arc<Seat>,
 }
 
-impl<S> Judge<S> {
+impl<S: Service> Judge<S> {
     pub(crate) fn new(service: S, link: Arc<Link>, seat: Arc<Seat>) -> Self {
         let extensions = link.worker.shared.hooks.connection.as_ref().map(|hook| {
             let mut extensions = Extensions::new();
@@ -50,10 +51,7 @@ impl<S> Judge<S> {
     }
 
     /// The same, for a stream of the connection.
-    pub(crate) fn for_stream(&self, link: Arc<Link>, seat: Arc<Seat>) -> Self
-    where
-        S: Clone,
-    {
+    pub(crate) fn for_stream(&self, link: Arc<Link>, seat: Arc<Seat>) -> Self {
         Self {
             service: self.service.clone(),
             link,
@@ -121,10 +119,10 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
             note,
         };
         let entered = answering.note.as_deref().map(Note::enter);
-        // Made where it stays: futures are large.
         let called = catch_unwind(AssertUnwindSafe(|| {
             let request = Arrived { request, link };
-            answering.state = State::begin(self.service.clone(), request, &mut answering.seat);
+            let (service, seat) = (self.service.clone(), &mut answering.seat);
+            answering.state = State::begin(service, request, seat);
         }));
         drop(entered);
         if called.is_err() {
@@ -185,32 +183,36 @@ enum Done {
     Error(BoxError),
 }
 
-pin_project_lite::pin_project! {
-    /// An answer in the making.
-    pub(crate) struct Answering<S: Service> {
-        #[pin]
-        state: State<S>,
-        manner: Manner,
-        // Goes on into the answer.
-        link: Option<Arc<Link>>,
-        // Kept by the handler if it outlives its client.
-        seat: Option<Arc<Seat>>,
-        // What is written down of it, if anything is; goes on into the answer.
-        note: Option<Box<Note>>,
-    }
+/// An answer in the making.
+pub(crate) struct Answering<S: Service> {
+    state: State<S>,
+    manner: Manner,
+    /// Goes on into the answer.
+    link: Option<Arc<Link>>,
+    /// Kept by the handler if it outlives its client.
+    seat: Option<Arc<Seat>>,
+    /// What is written down of it, if anything is; goes on into the answer.
+    note: Option<Box<Note>>,
 }
+
+impl<S: Service> Unpin for Answering<S> {}
 
 type Detached<S> = Result<Result<Response<<S as Service>::Body>, BoxError>, ()>;
 
-pin_project_lite::pin_project! {
-    #[project = StateProjection]
-    enum State<S: Service> {
-        // A box, because a request is large, this is rare, and the future is moved.
-        Unready { call: Option<Box<(S, Request<Incoming>)>> },
-        Called { #[pin] future: S::Future },
-        Detached { handle: JoinHandle<Detached<S>> },
-        Done { done: Done },
-    }
+/// Small, for hyper moves it: what is large is elsewhere.
+enum State<S: Service> {
+    Unready {
+        call: Option<Box<(S, Request<Incoming>)>>,
+    },
+    Called {
+        future: Pooled<S::Future>,
+    },
+    Detached {
+        handle: JoinHandle<Detached<S>>,
+    },
+    Done {
+        done: Done,
+    },
 }
 
 /// What came of the service.
@@ -225,7 +227,7 @@ impl<S: Service> State<S> {
     fn begin(mut service: S, request: Arrived<'_>, seat: &mut Option<Arc<Seat>>) -> Self {
         // If it is not, it is asked again at once, with a waker that wakes.
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Self::called(service.call(request), seat),
+            Poll::Ready(Ok(())) => Self::call(&mut service, request, seat),
             Poll::Ready(Err(error)) => {
                 request.leave();
                 Self::Done {
@@ -239,10 +241,12 @@ impl<S: Service> State<S> {
     }
 
     #[inline]
-    fn called(future: S::Future, seat: &mut Option<Arc<Seat>>) -> Self {
+    fn call(service: &mut S, request: Arrived<'_>, seat: &mut Option<Arc<Seat>>) -> Self {
         match seat.take() {
-            None => Self::Called { future },
-            Some(seat) => detach(future, seat),
+            None => Self::Called {
+                future: Pooled::new(|| service.call(request)),
+            },
+            Some(seat) => detach(service.call(request), seat),
         }
     }
 
@@ -250,42 +254,59 @@ impl<S: Service> State<S> {
     /// can be, because it is large.
     #[inline]
     fn poll(
-        mut self: Pin<&mut Self>,
+        &mut self,
         link: &Option<Arc<Link>>,
         seat: &mut Option<Arc<Seat>>,
         cx: &mut Context<'_>,
         came: &mut Came<S::Body>,
     ) -> Poll<()> {
-        if let StateProjection::Unready { call } = self.as_mut().project() {
-            let ready = match call {
-                Some(call) => ready!(call.0.poll_ready(cx)),
-                None => return Poll::Ready(()),
-            };
-            let (Some(call), Some(link)) = (call.take(), link) else {
-                return Poll::Ready(());
-            };
-            let (mut service, request) = *call;
-            let request = Arrived { request, link };
-            if let Err(error) = ready {
-                request.leave();
-                *came = Came::Done(Done::Error(error.into()));
-                return Poll::Ready(());
-            }
-            let future = service.call(request);
-            self.set(Self::called(future, seat));
+        if matches!(self, Self::Unready { .. }) {
+            ready!(self.poll_unready(link, seat, cx));
         }
-        *came = match self.project() {
-            StateProjection::Called { future } => match ready!(future.poll(cx)) {
+        *came = match self {
+            Self::Called { future } => match ready!(future.as_mut().poll(cx)) {
                 Ok(response) => Came::Response(response),
                 Err(error) => Came::Done(Done::Error(error.into())),
             },
-            StateProjection::Detached { handle } => match ready!(Pin::new(handle).poll(cx)) {
+            Self::Detached { handle } => match ready!(Pin::new(handle).poll(cx)) {
                 Ok(Ok(Ok(response))) => Came::Response(response),
                 Ok(Ok(Err(error))) => Came::Done(Done::Error(error)),
                 Ok(Err(())) | Err(_) => return Poll::Ready(()),
             },
-            StateProjection::Done { done } => Came::Done(std::mem::replace(done, Done::Panic)),
-            StateProjection::Unready { .. } => return Poll::Ready(()),
+            Self::Done { done } => Came::Done(std::mem::replace(done, Done::Panic)),
+            Self::Unready { .. } => return Poll::Ready(()),
+        };
+        Poll::Ready(())
+    }
+
+    /// Calls the service as soon as it is ready.
+    #[cold]
+    fn poll_unready(
+        &mut self,
+        link: &Option<Arc<Link>>,
+        seat: &mut Option<Arc<Seat>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let Self::Unready { call } = self else {
+            return Poll::Ready(());
+        };
+        let ready = match call {
+            Some(call) => ready!(call.0.poll_ready(cx)),
+            None => return Poll::Ready(()),
+        };
+        let (Some(call), Some(link)) = (call.take(), link) else {
+            return Poll::Ready(());
+        };
+        let (mut service, request) = *call;
+        let request = Arrived { request, link };
+        *self = match ready {
+            Ok(()) => Self::call(&mut service, request, seat),
+            Err(error) => {
+                request.leave();
+                Self::Done {
+                    done: Done::Error(error.into()),
+                }
+            }
         };
         Poll::Ready(())
     }
@@ -296,12 +317,12 @@ impl<S: Service> Future for Answering<S> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let (state, seat) = (this.state, this.seat);
+        let this = self.get_mut();
+        let (state, seat) = (&mut this.state, &mut this.seat);
         let entered = this.note.as_deref().map(Note::enter);
         let mut came = Came::Done(Done::Panic);
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            state.poll(this.link, seat, cx, &mut came)
+            state.poll(&this.link, seat, cx, &mut came)
         }));
         drop(entered);
         match polled {
@@ -313,7 +334,7 @@ impl<S: Service> Future for Answering<S> {
             return Poll::Pending;
         };
         let mut answer = match came {
-            Came::Response(response) => served(response, *this.manner, link),
+            Came::Response(response) => served(response, this.manner, link),
             Came::Done(Done::Error(error)) => failed(&error, link),
             Came::Done(Done::Panic) => panicked(link),
             Came::Done(Done::Refused(refusal)) => refused(refusal, link),

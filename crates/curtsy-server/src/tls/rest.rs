@@ -10,12 +10,11 @@ use crate::http2::Memory;
 use crate::link::Link;
 use crate::seat::Seat;
 use crate::shared::Orders;
-use crate::stream::{Look, Stream, look};
+use crate::stream::{Look, Stream};
 use crate::worker::{Fresh, Speaks};
 use bytes::Bytes;
 use curtsy_lifecycle::{Moment, State};
 use std::future::Future;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -163,7 +162,7 @@ impl Resting {
         };
         if now >= until {
             // The runtime may not have been told yet of what has arrived; it will be.
-            if self.partial_since.is_none() && look(stream.as_fd()) == Look::Bytes {
+            if self.partial_since.is_none() && stream.look() == Look::Bytes {
                 let again = now + LOOK_AGAIN;
                 return self.alarm.poll(cx, again, now).map(|()| Awake::Dismissed);
             }

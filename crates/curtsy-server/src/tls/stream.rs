@@ -110,7 +110,7 @@ impl Secure {
     }
 
     /// Ready when there may be plaintext to read, the end included.
-    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.input.has_plain() || self.input.peer_closed {
             return Poll::Ready(Ok(()));
         }
