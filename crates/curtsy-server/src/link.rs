@@ -64,6 +64,8 @@ pub(crate) struct Link {
     close_gently: AtomicBool,
     switching: AtomicBool,
     head_too_large: AtomicBool,
+    /// An answer was too large to be copied.
+    large: AtomicBool,
     /// The state that the program's hook was told last.
     reported: AtomicU8,
     /// What the last head was like as it came over the wire, until the service has it.
@@ -126,6 +128,7 @@ impl Link {
             body_length: AtomicU64::new(0),
             unflushed: AtomicU32::new(0),
             head_too_large: AtomicBool::new(false),
+            large: AtomicBool::new(false),
             reported: AtomicU8::new(state as u8),
         }
     }
@@ -286,6 +289,16 @@ impl Link {
 
     pub(crate) fn is_head_too_large(&self) -> bool {
         self.head_too_large.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_large(&self) {
+        self.large.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an answer was too large to be copied: the next may be, too.
+    #[inline]
+    pub(crate) fn is_large(&self) -> bool {
+        self.large.load(Ordering::Relaxed)
     }
 
     #[inline]

@@ -147,3 +147,43 @@ async fn http_1_0_closes_unless_asked_to_stay() {
     client.ends().await;
     server.drain().await;
 }
+
+/// The first large answer of a connection is copied together, those after it are not: neither they
+/// nor the small ones between them may differ from it by a byte.
+#[tokio::test]
+async fn large_and_small_answers_follow_each_other_byte_for_byte() {
+    let server = serve().await;
+    let mut client = server.client().await;
+    // A number every four bytes: whatever is lost, doubled or moved is seen.
+    let body: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+    let echo = |length: usize| {
+        let head = format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        [head.as_bytes(), &body[..length]].concat()
+    };
+    for round in 0..4 {
+        for length in [300_000, 5, 20_000, 0, 70_000] {
+            client.send(echo(length)).await;
+            let answer = client.answer().await;
+            assert_eq!(answer.status, 200, "round {round}");
+            assert!(answer.body == body[..length], "round {round}, {length}");
+        }
+        // At once, with half of another behind them.
+        let behind = request("GET", "/behind");
+        let (half, rest) = behind.as_bytes().split_at(9);
+        let all = [echo(30_000), echo(3), echo(40_000), half.to_vec()].concat();
+        client.send(all).await;
+        for length in [30_000, 3, 40_000] {
+            assert!(client.answer().await.body == body[..length], "{length}");
+        }
+        client.send(rest).await;
+        client.answer().await.is(200, "hello from /behind");
+        client.send(request("HEAD", "/big?bytes=50000")).await;
+        let answer = client.answer_to("HEAD").await;
+        assert_eq!(answer.header("content-length"), Some("50000"));
+    }
+    // What hyper has to say of it is not sent there, either.
+    client.send("nonsense\r\n\r\n").await;
+    client.answer().await.is(400, "malformed request\n");
+    client.ends().await;
+    server.drain().await;
+}

@@ -24,7 +24,7 @@ const EVENT_PAUSE: Duration = Duration::from_millis(100);
 const SLOW_MOST_MS: u64 = 600_000;
 const BIG_MOST_BYTES: u64 = 1 << 30;
 /// What `/big` sends at a time, at most.
-const BIG_PIECE_BYTES: usize = 16 << 10;
+const BIG_PIECE_BYTES: usize = 64 << 10;
 /// `/big` repeats itself after so many bytes: a prime, so that no piece, page or packet that is lost, doubled or moved
 /// leaves the rest looking right.
 const BIG_PERIOD_BYTES: usize = 8191;

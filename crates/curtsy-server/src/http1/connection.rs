@@ -72,7 +72,7 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
         match converse(service.clone(), wire, &link, wide).await {
             Turn::Ended => return,
             Turn::Resting(resting) => return park(resting, &link),
-            Turn::HalfHead(half) => wire = half,
+            Turn::Again(again) => wire = again,
             Turn::Leaving(leaving, unread) => return leave(leaving, unread, &link),
             Turn::Other(other, first) => return handshake::other(other, first, &link).await,
             Turn::ManyFields(again) => {
@@ -131,8 +131,9 @@ enum Turn {
     Ended,
     /// Nothing is read, written or in flight.
     Resting(Wire),
-    /// The same, but some of a next head is there.
-    HalfHead(Wire),
+    /// The same, but it is to go on at once: some of a next head is there, or hyper is to write in
+    /// another way.
+    Again(Wire),
     /// The same, and there is an heir to take it.
     Leaving(Wire, Bytes),
     /// A head had more fields than hyper takes without a larger table.
@@ -151,12 +152,18 @@ const BUFFER_MOST: usize = 128 << 10;
 enum Stop {
     Finished(hyper::Result<()>),
     Rest,
+    /// Nothing is in flight, and the answers are large.
+    Vectored,
     HeadTimeout,
     Cut,
 }
 
-async fn converse<S: Service>(service: S, wire: Wire, link: &Arc<Link>, wide: bool) -> Turn {
+async fn converse<S: Service>(service: S, mut wire: Wire, link: &Arc<Link>, wide: bool) -> Turn {
     let shared = &link.worker.shared;
+    let vectored = link.is_large();
+    if vectored {
+        wire.write_vectored();
+    }
     let judge = Judge::new(service, link.clone(), wire.seat.clone());
     let mut builder = http1::Builder::new();
     builder
@@ -208,6 +215,9 @@ async fn converse<S: Service>(service: S, wire: Wire, link: &Arc<Link>, wide: bo
         if waits && orders & Orders::HAND_OVER != 0 && link.shutdown_since().is_none() {
             return Poll::Ready(Stop::Rest);
         }
+        if waits && link.is_large() && !vectored {
+            return Poll::Ready(Stop::Vectored);
+        }
         poll_deadline(link)
     })
     .await;
@@ -216,7 +226,7 @@ async fn converse<S: Service>(service: S, wire: Wire, link: &Arc<Link>, wide: bo
     let is_over = match &stop {
         Stop::Finished(Ok(())) => !link.is_head_too_large(),
         Stop::Cut => true,
-        Stop::Finished(Err(_)) | Stop::Rest | Stop::HeadTimeout => false,
+        Stop::Finished(Err(_)) | Stop::Rest | Stop::Vectored | Stop::HeadTimeout => false,
     };
     if is_over {
         return Turn::Ended;
@@ -237,8 +247,12 @@ async fn converse<S: Service>(service: S, wire: Wire, link: &Arc<Link>, wide: bo
                 Turn::Leaving(wire, unread)
             } else {
                 wire.unread(unread);
-                Turn::HalfHead(wire)
+                Turn::Again(wire)
             }
+        }
+        Stop::Vectored => {
+            wire.unread(unread);
+            Turn::Again(wire)
         }
         Stop::HeadTimeout if unread.contains(&b'\n') => Turn::Refused(wire, refusal::TOO_SLOW),
         Stop::HeadTimeout => {

@@ -31,6 +31,10 @@ use tokio::task::coop::has_budget_remaining;
 /// How much of pipelined answers is held back at most, in bytes.
 const HELD_MOST: usize = 64 << 10;
 
+/// An answer that leaves in such pieces is large, in bytes: to copy it costs more than to write it
+/// from where it is.
+const LARGE: usize = 16 << 10;
+
 /// How much is read at most while a request is in flight, in bytes: most heads fit.
 const AHEAD_MOST: usize = 2 << 10;
 
@@ -48,6 +52,8 @@ pub(crate) struct Wire {
     handed_over: u64,
     /// hyper wrote an answer of its own.
     swallowed: bool,
+    /// hyper is to write from where things are, and copies nothing together.
+    vectored: bool,
     closing: Closing,
     /// Shared with a handler that outlives its client.
     pub(crate) seat: Arc<Seat>,
@@ -75,9 +81,15 @@ impl Wire {
             framing: Framing::default(),
             handed_over: 0,
             swallowed: false,
+            vectored: false,
             closing: Closing::No,
             seat,
         }
+    }
+
+    /// For answers like the last, which was large. hyper asks once, when it begins.
+    pub(crate) fn write_vectored(&mut self) {
+        self.vectored = true;
     }
 
     /// Puts bytes back that hyper had read and not used: a head, or the beginning of one.
@@ -224,14 +236,50 @@ impl Wire {
     ) -> Poll<io::Result<usize>> {
         let bytes = bytes.unwrap_or(&self.held);
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.link.write_blocked(polled.is_pending());
-        let written = ready!(polled)?;
+        let written = ready!(self.wrote(polled))?;
         if written == 0 && !self.held.is_empty() {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
+        Poll::Ready(Ok(written))
+    }
+
+    /// Notes what became of a write to the socket.
+    #[inline]
+    fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.link.write_blocked(polled.is_pending());
+        let written = ready!(polled)?;
         self.link.entry.add_sent(written);
         self.link.wire_sent(written);
         Poll::Ready(Ok(written))
+    }
+
+    /// What happens to bytes of hyper's before they go to the socket; ready if they do not.
+    #[inline]
+    fn poll_keep(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+        count: usize,
+    ) -> Poll<io::Result<()>> {
+        let stage = self.link.stage();
+        let is_hypers_own =
+            stage == Stage::Waiting || self.link.is_head_due() && self.is_handed_over();
+        if is_hypers_own && !self.link.is_switching() {
+            self.swallowed = true;
+            return Poll::Ready(Ok(()));
+        }
+        if self.link.is_switching() {
+            self.check_severed(cx)?;
+        }
+        // With others before it, the last of them is held back until the flush, too.
+        if stage == Stage::Answered
+            && (!self.held.is_empty() || self.holds_back())
+            && self.held.len() + count <= HELD_MOST
+        {
+            bufs.iter().for_each(|buf| self.held.extend_from_slice(buf));
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
     }
 
     /// Whether this answer waits for the ones that follow it at once.
@@ -304,8 +352,6 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    /// hyper copies head and body together, where a small answer is one buffer for the kernel and
-    /// for us: a vectored write would spare the copy of a large one, and cost all others more.
     #[inline]
     fn poll_write(
         self: Pin<&mut Self>,
@@ -313,26 +359,35 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let stage = this.link.stage();
-        let is_hypers_own =
-            stage == Stage::Waiting || this.link.is_head_due() && this.is_handed_over();
-        if is_hypers_own && !this.link.is_switching() {
-            this.swallowed = true;
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        if this.link.is_switching() {
-            this.check_severed(cx)?;
-        }
-        // With others before it, the last of them is held back until the flush, too.
-        if stage == Stage::Answered
-            && (!this.held.is_empty() || this.holds_back())
-            && this.held.len() + bytes.len() <= HELD_MOST
-        {
-            this.held.extend_from_slice(bytes);
-            return Poll::Ready(Ok(bytes.len()));
+        if let Poll::Ready(kept) = this.poll_keep(cx, &[io::IoSlice::new(bytes)], bytes.len()) {
+            return Poll::Ready(kept.map(|()| bytes.len()));
         }
         ready!(this.poll_flush_held(cx))?;
+        if bytes.len() >= LARGE {
+            this.link.set_large();
+        }
         this.poll_write_out(cx, Some(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let count = bufs.iter().map(|buf| buf.len()).sum();
+        if let Poll::Ready(kept) = this.poll_keep(cx, bufs, count) {
+            return Poll::Ready(kept.map(|()| count));
+        }
+        ready!(this.poll_flush_held(cx))?;
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.wrote(polled)
+    }
+
+    /// As a rule hyper copies head and body together: a small answer is then one buffer for the
+    /// kernel and for us, which costs less than two.
+    fn is_write_vectored(&self) -> bool {
+        self.vectored
     }
 
     #[inline]
