@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod inherited;
 pub mod pidfd;
 pub mod pooled;
+pub mod prefetch;
 pub mod scm;
 pub mod seqpacket;
 pub mod spawn;

@@ -25,6 +25,7 @@ use crate::wheel;
 use crate::worker::{Fresh, Worker};
 use bytes::Bytes;
 use curtsy_lifecycle::{Entry, Moment, State};
+use curtsy_sys::prefetch::prefetch;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -180,7 +181,12 @@ async fn converse<S: Service>(service: S, mut wire: Wire, link: &Arc<Link>, wide
         .with_upgrades();
     let mut leftover = None;
     let mut watching = false;
+    let (facts, entry): (&Link, &Entry) = (link, &link.entry);
     let stop = poll_fn(|cx| {
+        // With many connections this one's state is cold.
+        prefetch(entry);
+        prefetch(facts);
+        prefetch(&connection);
         if !watching {
             link.entry.watch(cx.waker());
             watching = true;
