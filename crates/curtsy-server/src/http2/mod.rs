@@ -20,10 +20,12 @@ mod flood;
 mod frames;
 mod limits;
 mod memory;
+mod open;
 mod payloads;
 mod rules;
 mod service;
 mod table;
+mod turn;
 mod websocket;
 mod wire;
 

@@ -1,23 +1,24 @@
 //! The service between hyper's HTTP/2 connection and the program: each stream is judged, noted and
 //! answered as a request of HTTP/1 is, with a link, a seat and an entry of its own.
 
-use crate::clock;
-use crate::http1::{Answer, Answering, Data, Judge};
+use crate::http1::{Answer, Answering, Data, Judge, refuse};
 use crate::http2::carrier::{Carrier, Place};
-use crate::http2::{rules, websocket};
+use crate::http2::{rules, turn, websocket};
 use crate::link::Link;
 use crate::seat::Seat;
 use crate::service::{BoxError, Service};
 use bytes::Bytes;
-use curtsy_lifecycle::Entry;
+use curtsy_lifecycle::{Entry, Moment};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, ready};
 
 /// One connection's service.
@@ -25,6 +26,8 @@ pub(crate) struct Streams<S> {
     judge: Judge<S>,
     carrier: Arc<Carrier>,
     seat: Arc<Seat>,
+    /// The last stream's, for the next one to take if nobody else has it by then.
+    berth: RefCell<Option<Arc<Berth>>>,
 }
 
 impl<S: Service> Streams<S> {
@@ -33,6 +36,49 @@ impl<S: Service> Streams<S> {
             judge: Judge::new(service, carrier.link.clone(), seat.clone()),
             carrier,
             seat,
+            berth: RefCell::default(),
+        }
+    }
+
+    /// Gives a stream, which arrived at `now`, what it is known by.
+    fn admit(&self, now: Moment) -> Kept {
+        let connection = &self.carrier.link.entry;
+        let served = connection.served();
+        connection.resume_served(served + 1);
+        let mut kept = self.berth.borrow_mut();
+        let berth = match kept.as_ref().filter(|berth| berth.is_free()) {
+            Some(berth) => {
+                berth.link.begin_again(now);
+                berth.link.entry.resume_served(served);
+                berth.link.bytes_read(now);
+                berth.link.head_arrives();
+                berth.clone()
+            }
+            None => {
+                let berth = Arc::new(self.new_berth(now, served));
+                // Who still has the seat of one that outlives its client is to be seen.
+                if !berth.link.outlives() {
+                    *kept = Some(berth.clone());
+                    self.carrier.keep_place();
+                }
+                berth
+            }
+        };
+        connection.stream_enters();
+        Kept(berth)
+    }
+
+    fn new_berth(&self, now: Moment, served: u64) -> Berth {
+        let connection = &self.carrier.link;
+        let entry = Arc::new(Entry::stream(&connection.entry, now));
+        entry.resume_served(served);
+        let link = Arc::new(Link::new(entry, connection.worker.clone()));
+        link.bytes_read(now);
+        link.head_arrives();
+        Berth {
+            seat: Arc::new(Seat::take_for_stream(link.clone(), self.seat.clone())),
+            place: self.carrier.enter(link.clone()),
+            link,
         }
     }
 }
@@ -46,38 +92,35 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Streams<S> {
         if let Some(length) = self.carrier.introduction() {
             return StreamAnswering::filled(length);
         }
-        let now = clock::now();
-        let connection = &self.carrier.link.entry;
-        let entry = Arc::new(Entry::stream(connection, now));
-        entry.resume_served(connection.served());
-        connection.resume_served(connection.served() + 1);
-        let link = Arc::new(Link::new(entry, self.carrier.link.worker.clone()));
-        link.bytes_read(now);
-        link.head_arrives();
-        let seat = Arc::new(Seat::take_for_stream(link.clone(), self.seat.clone()));
-        let place = self.carrier.enter(link.clone());
-        let judge = self.judge.for_stream(link.clone(), seat.clone());
+        let (now, at_once) = self.carrier.called();
+        if at_once {
+            turn::give(&self.carrier);
+        }
+        let kept = self.admit(now);
+        let (link, seat) = (&kept.0.link, &kept.0.seat);
         let form = match *request.method() {
             Method::HEAD => Form::Bare,
             Method::CONNECT if websocket::is_asked(&request) => Form::Socket,
             _ => Form::Plain,
         };
-        let inner = if let Some(why) = rules::malformed(&request) {
-            judge.refuse(StatusCode::BAD_REQUEST, why)
+        // Made where it stays: it is large, and hyper moves what it gets from hand to hand.
+        let inner = Box::pin(if let Some(why) = rules::malformed(&request) {
+            refuse(link, StatusCode::BAD_REQUEST, why)
         } else if form == Form::Socket {
-            hyper::service::Service::call(&judge, websocket::as_upgrade(request))
+            self.judge.judge(websocket::as_upgrade(request), link, seat)
         } else if *request.method() == Method::CONNECT {
-            judge.refuse(
+            refuse(
+                link,
                 StatusCode::NOT_IMPLEMENTED,
                 "this server offers no such CONNECT over HTTP/2\n",
             )
         } else {
-            hyper::service::Service::call(&judge, request)
-        };
+            self.judge.judge(request, link, seat)
+        });
         StreamAnswering {
-            inner: Some(Box::pin(inner)),
+            inner: Some(inner),
             form,
-            kept: Some(Kept { link, place, seat }),
+            kept: Some(kept),
             length: 0,
         }
     }
@@ -93,13 +136,53 @@ enum Form {
     Socket,
 }
 
-/// What a stream holds for as long as it is with us. In this order: the link is out of the list
-/// before the seat leaves the ledger.
-pub(crate) struct Kept {
-    pub(crate) link: Arc<Link>,
+/// What a stream is known by: its place among those of its connection, and in the ledger. In this order: the link is out
+/// of the list before the seat leaves the ledger.
+struct Berth {
+    link: Arc<Link>,
     place: Place,
-    #[allow(dead_code, reason = "held for what its drop does")]
     seat: Arc<Seat>,
+}
+
+impl Berth {
+    /// Who has the link of a stream that is over: this, the list and the seat; and the entry: the link and the ledger.
+    const LINKED: usize = 3;
+    const ENTERED: usize = 2;
+
+    /// Whether no stream has it, and nobody who knew its last.
+    fn is_free(self: &Arc<Self>) -> bool {
+        let is_free = Arc::strong_count(self) == 1
+            && Arc::strong_count(&self.seat) == 1
+            && Arc::strong_count(&self.link) == Self::LINKED
+            && Arc::strong_count(&self.link.entry) == Self::ENTERED
+            && self.link.is_like_new();
+        // What they wrote comes before what the next one writes.
+        fence(Ordering::Acquire);
+        is_free
+    }
+}
+
+/// What a stream holds for as long as it is with us.
+pub(crate) struct Kept(Arc<Berth>);
+
+impl Kept {
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.0.link
+    }
+
+    fn carrier(&self) -> &Carrier {
+        self.0.place.carrier()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.carrier().left();
+        // A handler that outlives its client ends with its seat.
+        if !self.link().outlives() {
+            self.0.seat.vacate();
+        }
+    }
 }
 
 /// By the body of the answer, or by a socket too.
@@ -239,17 +322,16 @@ where
         };
         if let Some(kept) = this.kept {
             let kept = kept.kept();
-            kept.place.carrier().taken();
+            let now = kept.carrier().taken();
             let part = match &polled {
                 Poll::Ready(Some(Ok(frame))) => frame.data_ref(),
                 Poll::Ready(_) | Poll::Pending => None,
             };
             if let Some(part) = part {
-                kept.link.entry.add_sent(bytes::Buf::remaining(part));
+                kept.link().entry.add_sent(bytes::Buf::remaining(part));
             }
             // From here on it is the client who is waited for, or the service.
-            kept.link.write_blocked(false);
-            kept.link.write_blocked(part.is_some());
+            kept.link().write_blocked_at(part.map(|_| now));
         }
         polled
     }
