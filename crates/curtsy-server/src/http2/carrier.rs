@@ -99,11 +99,7 @@ impl Carrier {
         };
         self.headers_since.store(headers_since, Ordering::Relaxed);
         match frame.kind {
-            frames::HEADERS => {
-                if open.headers(frame.stream, frame.ends_stream()) {
-                    self.opened(now);
-                }
-            }
+            frames::HEADERS if open.headers(frame.stream, frame.ends_stream()) => self.opened(now),
             frames::DATA if frame.ends_stream() => open.half_close(frame.stream),
             frames::RST_STREAM if open.close(frame.stream) => self.rests(now),
             _ => {}

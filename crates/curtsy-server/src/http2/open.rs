@@ -90,3 +90,32 @@ impl Open {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Open;
+
+    #[test]
+    fn streams_open_in_order_and_close_in_any() {
+        let mut open = Open::after(3);
+        assert!(!open.headers(3, true) && !open.close(3));
+        assert!(open.headers(5, false) && open.headers(7, true) && open.headers(9, false));
+        assert!(!open.is_half_closed(5) && open.is_half_closed(7));
+        // Trailers.
+        assert!(!open.headers(5, true) && open.is_half_closed(5));
+        open.half_close(9);
+        assert!(open.is_half_closed(9));
+        assert!(!open.close(7) && !open.close(7) && !open.is_half_closed(7));
+        assert!(!open.close(5) && open.close(9) && !open.close(9));
+    }
+
+    #[test]
+    fn those_beyond_a_goaway_are_not_served() {
+        let mut open = Open::after(0);
+        assert!(open.headers(1, true) && open.headers(3, true));
+        assert!(!open.go_away(1) && !open.is_half_closed(3));
+        assert!(!open.headers(5, true));
+        assert!(open.go_away(0));
+        assert!(!open.go_away(0));
+    }
+}

@@ -1,8 +1,9 @@
 //! The service between hyper's HTTP/2 connection and the program: each stream is judged, noted and
 //! answered as a request of HTTP/1 is, with a link, a seat and an entry of its own.
 
-use crate::http1::{Answer, Answering, Data, Judge, refuse};
+use crate::http1::{Answer, Answering, Data, Head, Judge, refuse};
 use crate::http2::carrier::{Carrier, Place};
+use crate::http2::rules::Expects;
 use crate::http2::{rules, turn, websocket};
 use crate::link::Link;
 use crate::seat::Seat;
@@ -104,7 +105,11 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Streams<S> {
             _ => Form::Plain,
         };
         // Made where it stays: it is large, and hyper moves what it gets from hand to hand.
-        let inner = Box::pin(if let Some(why) = rules::malformed(&request) {
+        let judged = rules::judge(&request);
+        if judged == Ok(Expects::Nothing) {
+            link.head_seen(Head::Plain);
+        }
+        let inner = Box::pin(if let Err(why) = judged {
             refuse(link, StatusCode::BAD_REQUEST, why)
         } else if form == Form::Socket {
             self.judge.judge(websocket::as_upgrade(request), link, seat)
@@ -237,7 +242,9 @@ impl<S: Service> Future for StreamAnswering<S> {
             Err(never) => match never {},
         };
         // It means nothing here; the connection goes on, or GOAWAY has told.
-        response.headers_mut().remove(CONNECTION);
+        if response.headers().keys().any(|name| *name == CONNECTION) {
+            response.headers_mut().remove(CONNECTION);
+        }
         let mut kept = this.kept.take().map(Held::Alone);
         if *this.form == Form::Socket
             && let Some(Held::Alone(alone)) = kept
@@ -251,8 +258,10 @@ impl<S: Service> Future for StreamAnswering<S> {
             keep_length(&mut response);
         }
         let body = |inner| StreamBody {
-            inner: Some(inner).filter(|_| !is_bare),
-            filler: None,
+            inner: match is_bare {
+                true => Inner::Nothing,
+                false => Inner::Answer { body: inner },
+            },
             kept,
         };
         Poll::Ready(Ok(response.map(body)))
@@ -262,11 +271,13 @@ impl<S: Service> Future for StreamAnswering<S> {
 /// An answer that reaches nobody. Its date is one that the encoder does not enter into its table, of which the client's
 /// would know nothing.
 fn fill<B>(length: usize) -> Response<StreamBody<B>> {
-    let mut response = Response::new(StreamBody {
-        inner: None,
-        filler: Some(Bytes::from(vec![0; length])).filter(|bytes| !bytes.is_empty()),
-        kept: None,
-    });
+    let inner = match length {
+        0 => Inner::Nothing,
+        _ => Inner::Filler {
+            bytes: Bytes::from(vec![0; length]),
+        },
+    };
+    let mut response = Response::new(StreamBody { inner, kept: None });
     let mut date = HeaderValue::from_static("now");
     date.set_sensitive(true);
     response.headers_mut().insert(DATE, date);
@@ -295,9 +306,17 @@ pin_project_lite::pin_project! {
     /// client has room for more.
     pub(crate) struct StreamBody<B> {
         #[pin]
-        inner: Option<Answer<B>>,
-        filler: Option<Bytes>,
+        inner: Inner<B>,
         kept: Option<Held>,
+    }
+}
+
+pin_project_lite::pin_project! {
+    #[project = InnerProjection]
+    enum Inner<B> {
+        Answer { #[pin] body: Answer<B> },
+        Filler { bytes: Bytes },
+        Nothing,
     }
 }
 
@@ -313,12 +332,13 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
         let this = self.project();
-        let polled = match this.inner.as_pin_mut() {
-            Some(inner) => inner.poll_frame(cx),
-            None => {
-                let filler = this.filler.take().map(Data::Text);
-                Poll::Ready(filler.map(|filler| Ok(Frame::data(filler))))
+        let polled = match this.inner.project() {
+            InnerProjection::Answer { body } => body.poll_frame(cx),
+            InnerProjection::Filler { bytes } => {
+                let filler = Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty());
+                Poll::Ready(filler.map(|filler| Ok(Frame::data(Data::Text(filler)))))
             }
+            InnerProjection::Nothing => Poll::Ready(None),
         };
         if let Some(kept) = this.kept {
             let kept = kept.kept();
@@ -337,14 +357,18 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.filler.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
+        match &self.inner {
+            Inner::Answer { body } => body.is_end_stream(),
+            Inner::Filler { bytes } => bytes.is_empty(),
+            Inner::Nothing => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (&self.inner, &self.filler) {
-            (Some(inner), _) => inner.size_hint(),
-            (None, Some(_)) => SizeHint::default(),
-            (None, None) => SizeHint::with_exact(0),
+        match &self.inner {
+            Inner::Answer { body } => body.size_hint(),
+            Inner::Filler { .. } => SizeHint::default(),
+            Inner::Nothing => SizeHint::with_exact(0),
         }
     }
 }
