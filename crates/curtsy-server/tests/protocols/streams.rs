@@ -3,6 +3,7 @@
 use crate::http2::{Client, hear};
 use crate::support::*;
 use bytes::Bytes;
+use curtsy_server::control::{Control, Filter};
 use curtsy_server::{Body, ConnectionInfo, Error, Handle, Outcome, Phase, Server};
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
@@ -186,5 +187,27 @@ async fn what_a_handler_keeps_of_its_request_stays_its_own() {
         assert_eq!(of(&server.seen.infos.lock().unwrap()), [number]);
     }
     assert_eq!(server.handle.snapshot().stragglers.len(), 0);
+    server.stop().await;
+}
+
+/// What is kept for the next stream is none.
+#[tokio::test]
+async fn streams_that_are_over_are_not_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    let server = crate::support::serve(any_port(), |b| b.control(&path)).await;
+    let mut client = Client::plain(server.address).await;
+    let waiting = [client.say("/gate").await, client.say("/gate").await];
+    server.until(|now| now.stragglers.len() == 2).await;
+    client.ask("/over").await;
+    server.until(|now| now.stragglers.len() == 2).await;
+    let mut control = Control::connect(&path).await.unwrap();
+    let listed = control.connections(Filter::default()).await.unwrap();
+    let listed = listed.connections.unwrap();
+    assert_eq!((listed.len(), listed[0].streams), (1, Some(2)));
+    server.gate.add_permits(2);
+    for answer in waiting {
+        assert_eq!(hear(answer).await.1, "through");
+    }
     server.stop().await;
 }
