@@ -140,10 +140,10 @@ pub struct Entry {
     state: AtomicU8,
     killed: AtomicBool,
     rest: AtomicU8,
-    /// It carries streams, each with an entry of its own.
-    multiplexed: AtomicBool,
     /// It is one of the streams of a connection that has an entry of its own.
     is_stream: bool,
+    /// How many streams it carries that have an entry of their own.
+    streams: AtomicU32,
     since: AtomicU64,
     served: AtomicU64,
     sent: AtomicU64,
@@ -160,8 +160,8 @@ impl Entry {
             state: AtomicU8::new(state as u8),
             killed: AtomicBool::new(false),
             rest: AtomicU8::new(Rest::No as u8),
-            multiplexed: AtomicBool::new(false),
             is_stream: false,
+            streams: AtomicU32::new(0),
             since: AtomicU64::new(now.as_millis()),
             served: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -181,14 +181,30 @@ impl Entry {
         }
     }
 
-    /// Whether the connection's streams are told of one by one, instead of it.
-    pub fn multiplex(&self, whether: bool) {
-        self.multiplexed.store(whether, Ordering::Release);
+    /// The entry of a stream that is over becomes that of the connection's next one: in state `New` since `now`.
+    /// For whoever has it to itself, lists of entries apart.
+    pub fn begin_again(&self, now: Moment) {
+        self.killed.store(false, Ordering::Relaxed);
+        self.alarm.store(0, Ordering::Relaxed);
+        self.since.store(now.as_millis(), Ordering::Relaxed);
+        self.state.store(State::New as u8, Ordering::Release);
+    }
+
+    /// The connection carries one more stream. While there are any, they are told of one by one, instead of it.
+    #[inline]
+    pub fn stream_enters(&self) {
+        self.streams.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It carries one less; whether that was the last.
+    #[inline]
+    pub fn stream_leaves(&self) -> bool {
+        self.streams.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     /// Whether it carries streams that are told of one by one.
     pub fn is_multiplexed(&self) -> bool {
-        self.multiplexed.load(Ordering::Acquire)
+        self.streams.load(Ordering::Acquire) > 0
     }
 
     /// Method and target of the request under way, or of the last one; empty while a head arrives.
@@ -374,7 +390,7 @@ impl Entry {
     /// What a report says of it, or `None` if nobody would miss it.
     pub fn straggler(&self, now: Moment) -> Option<Straggler> {
         let state = self.state();
-        if !state.is_straggler() || self.multiplexed.load(Ordering::Acquire) {
+        if !state.is_straggler() || self.is_multiplexed() {
             return None;
         }
         let line = self.request.read().unwrap_or_default();
@@ -512,7 +528,7 @@ mod tests {
     fn a_multiplexed_connection_is_told_of_by_its_streams() {
         let connection = entry();
         connection.tell(Event::Bytes, Moment::from_millis(10));
-        connection.multiplex(true);
+        connection.stream_enters();
         let stream = connection.stream(Moment::from_millis(10));
         stream.tell(Event::Bytes, Moment::from_millis(10));
         stream.begin_request("GET", b"/a");
@@ -523,6 +539,30 @@ mod tests {
             (connection.id(), "/a")
         );
         assert!(stream.is_stream() && !connection.is_stream());
+
+        connection.stream_enters();
+        assert!(!connection.stream_leaves() && connection.is_multiplexed());
+        assert!(connection.stream_leaves() && !connection.is_multiplexed());
+        assert!(connection.straggler(Moment::from_millis(20)).is_some());
+    }
+
+    #[test]
+    fn the_entry_of_a_stream_that_is_over_is_seen_again_with_the_next() {
+        let stream = entry().stream(Moment::from_millis(10));
+        stream.tell(Event::Bytes, Moment::from_millis(10));
+        stream.begin_request("GET", b"/a");
+        stream.kill();
+        stream.tell(Event::Ended, Moment::from_millis(20));
+        assert!(stream.straggler(Moment::from_millis(25)).is_none());
+        stream.begin_again(Moment::from_millis(30));
+        assert_eq!((stream.state(), stream.is_killed()), (State::New, false));
+        stream.begin_head();
+        stream.tell(Event::Bytes, Moment::from_millis(30));
+        let straggler = stream.straggler(Moment::from_millis(35)).unwrap();
+        assert_eq!(
+            (straggler.age.as_millis(), straggler.target),
+            (5, String::new())
+        );
     }
 
     #[test]

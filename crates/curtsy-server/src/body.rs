@@ -48,6 +48,16 @@ impl Body {
         }
     }
 
+    /// Of a request that has none.
+    pub(crate) const fn none(link: Arc<Link>) -> Self {
+        Self {
+            kind: Kind::Empty,
+            link: Some(link),
+            read: 0,
+            most: u64::MAX,
+        }
+    }
+
     pub(crate) fn incoming(incoming: Incoming, link: Arc<Link>) -> Self {
         if !incoming.is_end_stream() {
             link.body_opened();

@@ -63,6 +63,8 @@ pub(crate) struct Link {
     /// Input is expected that nobody will read: close slowly.
     close_gently: AtomicBool,
     switching: AtomicBool,
+    /// Of a stream: the next one cannot have it.
+    worn: AtomicBool,
     head_too_large: AtomicBool,
     /// An answer was too large to be copied.
     large: AtomicBool,
@@ -119,6 +121,7 @@ impl Link {
             closing: AtomicBool::new(false),
             close_gently: AtomicBool::new(false),
             switching: AtomicBool::new(false),
+            worn: AtomicBool::new(false),
             last_read: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             called_at: AtomicU64::new(0),
@@ -131,6 +134,38 @@ impl Link {
             large: AtomicBool::new(false),
             reported: AtomicU8::new(state as u8),
         }
+    }
+
+    /// Of a stream that is over, and that left nothing behind which its next one would find.
+    pub(crate) fn is_like_new(&self) -> bool {
+        !self.worn.load(Ordering::Relaxed) && self.entry.state() == State::Closed
+    }
+
+    /// A stream that is over becomes the connection's next one, which arrived at `now`. Not to be called on one that
+    /// is not like new, or that somebody else has.
+    pub(crate) fn begin_again(&self, now: Moment) {
+        self.set_stage(Stage::Waiting);
+        for flag in [
+            &self.body_open,
+            &self.body_escaped,
+            &self.closing,
+            &self.close_gently,
+            &self.head_too_large,
+        ] {
+            flag.store(false, Ordering::Relaxed);
+        }
+        self.body_fault.store(0, Ordering::Relaxed);
+        self.forget_head();
+        self.unflushed.store(0, Ordering::Relaxed);
+        for time in [
+            &self.called_at,
+            &self.write_blocked_since,
+            &self.shutdown_since,
+            &self.body_waits_since,
+        ] {
+            time.store(0, Ordering::Relaxed);
+        }
+        self.entry.begin_again(now);
     }
 
     /// The standing orders: to all of the server's connections, and to those of its origin.
@@ -311,6 +346,13 @@ impl Link {
         self.write_blocked_since.store(since, Ordering::Relaxed);
     }
 
+    /// Since when it is the client who is waited for; `None` if it is not.
+    #[inline]
+    pub(crate) fn write_blocked_at(&self, since: Option<Moment>) {
+        let since = since.map_or(0, Moment::as_millis);
+        self.write_blocked_since.store(since, Ordering::Relaxed);
+    }
+
     pub(crate) fn shutting_down(&self) {
         if self.shutdown_since().is_none() {
             self.shutdown_since
@@ -366,6 +408,7 @@ impl Link {
     /// The answer changes the protocol.
     pub(crate) fn switching(&self) {
         self.switching.store(true, Ordering::Relaxed);
+        self.worn.store(true, Ordering::Relaxed);
         self.report();
         self.entry.tell(Event::Switched, clock::now());
         self.report();
@@ -427,6 +470,7 @@ impl Link {
             self.body_waits_since
                 .store(clock::now().as_millis(), Ordering::Relaxed);
         }
+        self.worn.store(true, Ordering::Relaxed);
         let mut kept = self
             .body_waker
             .lock()
@@ -530,6 +574,12 @@ impl Link {
         if self.reported.swap(state as u8, Ordering::Relaxed) != state as u8 {
             hook(&self.info(), state);
         }
+    }
+
+    /// Marks a stream as over.
+    pub(crate) fn stream_ended(&self) {
+        // Nobody asks since when.
+        self.entry.tell(Event::Ended, self.entry.since());
     }
 
     /// Marks the connection as closed and tells the hook.

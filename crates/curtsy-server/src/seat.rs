@@ -37,6 +37,15 @@ impl Seat {
         seat
     }
 
+    /// A stream is over. Its seat stays in the ledger, for the next one, and nobody sees it there.
+    pub(crate) fn vacate(&self) {
+        // It had no deadlines.
+        let was_upgraded = self.link.entry.state() == State::Upgraded;
+        self.link.stream_ended();
+        drop(was_upgraded.then(|| Awake::begin(&self.link.worker)));
+        self.link.worker.shared.moved_on();
+    }
+
     /// Leaves the ledger without closing: the connection goes on elsewhere (the lot), and is
     /// counted there.
     pub(crate) fn give_up(self) {

@@ -36,15 +36,19 @@ pub trait Service: Clone + Send + 'static {
 pub struct Arrived<'a> {
     pub(crate) request: Request<Incoming>,
     pub(crate) link: &'a Arc<Link>,
+    pub(crate) has_body: bool,
 }
 
 impl Arrived<'_> {
     /// With a body that knows its connection.
     #[inline]
     fn into_request(self) -> Request<Body> {
-        let link = self.link;
-        self.request
-            .map(|incoming| Body::incoming(incoming, link.clone()))
+        let (link, has_body) = (self.link, self.has_body);
+        self.request.map(|incoming| match has_body {
+            true => Body::incoming(incoming, link.clone()),
+            // To ask HTTP/2's again and again whether it is at its end takes a lock each time.
+            false => Body::none(link.clone()),
+        })
     }
 
     /// Nobody will read its body.

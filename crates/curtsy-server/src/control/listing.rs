@@ -204,7 +204,8 @@ pub(crate) fn list(
     for worker in shared.workers() {
         let mut streams: HashMap<u64, usize> = HashMap::new();
         worker.ledger.for_each(|entry| {
-            if entry.is_stream() {
+            // The entry of one that is over waits for the next.
+            if entry.is_stream() && entry.state() != State::Closed {
                 *streams.entry(entry.id()).or_default() += 1;
             }
         });

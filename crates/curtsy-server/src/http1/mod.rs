@@ -18,7 +18,7 @@ pub(crate) use deadlines::{Due, Situation, next as next_deadline, park_at};
 pub(crate) use framing::BodyLength;
 pub(crate) use rules::is_host;
 pub(crate) use scan::Head;
-pub(crate) use service::{Answering, Judge};
+pub(crate) use service::{Answering, Judge, refuse};
 pub(crate) use wire::{Wire, poll_discard};
 
 /// What the scan finds in a head that comes in `reads`: lines of the two framing fields, and the

@@ -50,23 +50,13 @@ impl<S: Service> Judge<S> {
         }
     }
 
-    /// The same, for a stream of the connection.
-    pub(crate) fn for_stream(&self, link: Arc<Link>, seat: Arc<Seat>) -> Self {
-        Self {
-            service: self.service.clone(),
-            link,
-            extensions: self.extensions.clone(),
-            seat,
-        }
-    }
-
-    fn furnish(&self, extensions: &mut Extensions) {
+    fn furnish(&self, link: &Link, extensions: &mut Extensions) {
         if let Some(own) = &self.extensions {
             extensions.extend(own.clone());
         }
-        if self.link.worker.shared.manners.extensions {
-            extensions.insert(self.link.info());
-            extensions.insert(Draining::of_connection(self.link.entry.clone()));
+        if link.worker.shared.manners.extensions {
+            extensions.insert(link.info());
+            extensions.insert(Draining::of_connection(link.entry.clone()));
         }
     }
 }
@@ -77,8 +67,20 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
     type Future = Answering<S>;
 
     #[inline]
-    fn call(&self, mut request: Request<Incoming>) -> Answering<S> {
-        let link = &self.link;
+    fn call(&self, request: Request<Incoming>) -> Answering<S> {
+        self.judge(request, &self.link, &self.seat)
+    }
+}
+
+impl<S: Service> Judge<S> {
+    /// Judges a request of the connection, or of the stream of it whose link and seat these are, and calls the service.
+    #[inline]
+    pub(crate) fn judge(
+        &self,
+        mut request: Request<Incoming>,
+        link: &Arc<Link>,
+        seat: &Arc<Seat>,
+    ) -> Answering<S> {
         let has_body = !request.body().is_end_stream();
         let uri = request.uri();
         let target = match uri.path_and_query() {
@@ -98,29 +100,33 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
         let head = link.take_head_seen();
         if head == Head::Unseen && !link.entry.is_stream() {
             // hyper found it where the wire saw none.
-            return self.done(Done::Refused(rules::MALFORMED), has_body, note);
+            return done(link, Done::Refused(rules::MALFORMED), has_body, note);
         }
         match rules::judge(&request, has_body, head, limits) {
             Verdict::Serve => {}
             Verdict::Options if link.worker.shared.manners.service_answers_options_star => {}
-            Verdict::Options => return self.done(Done::Options, has_body, note),
-            Verdict::Refuse(refusal) => return self.done(Done::Refused(refusal), has_body, note),
+            Verdict::Options => return done(link, Done::Options, has_body, note),
+            Verdict::Refuse(refusal) => return done(link, Done::Refused(refusal), has_body, note),
         }
         let manner = Manner {
             expects_continue: has_body && request.headers().contains_key(EXPECT),
             is_connect: request.method() == Method::CONNECT,
         };
-        self.furnish(request.extensions_mut());
+        self.furnish(link, request.extensions_mut());
         let mut answering = Answering {
             state: State::Done { done: Done::Panic },
             manner,
             link: Some(link.clone()),
-            seat: link.outlives().then(|| self.seat.clone()),
+            seat: link.outlives().then(|| seat.clone()),
             note,
         };
         let entered = answering.note.as_deref().map(Note::enter);
         let called = catch_unwind(AssertUnwindSafe(|| {
-            let request = Arrived { request, link };
+            let request = Arrived {
+                request,
+                link,
+                has_body,
+            };
             let (service, seat) = (self.service.clone(), &mut answering.seat);
             answering.state = State::begin(service, request, seat);
         }));
@@ -132,24 +138,31 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
     }
 }
 
-impl<S: Service> Judge<S> {
-    /// An answer past the service.
-    pub(crate) fn refuse(&self, status: StatusCode, text: &'static str) -> Answering<S> {
-        self.done(Done::Refused(Refusal::new(status, text)), false, None)
-    }
+/// An answer past the service.
+pub(crate) fn refuse<S: Service>(
+    link: &Arc<Link>,
+    status: StatusCode,
+    text: &'static str,
+) -> Answering<S> {
+    done(link, Done::Refused(Refusal::new(status, text)), false, None)
+}
 
-    fn done(&self, done: Done, has_body: bool, note: Option<Box<Note>>) -> Answering<S> {
-        if has_body {
-            // Its body was dropped unread, and may be a trap.
-            self.link.close_after_answer(true);
-        }
-        Answering {
-            state: State::Done { done },
-            manner: Manner::default(),
-            link: Some(self.link.clone()),
-            seat: None,
-            note,
-        }
+fn done<S: Service>(
+    link: &Arc<Link>,
+    done: Done,
+    has_body: bool,
+    note: Option<Box<Note>>,
+) -> Answering<S> {
+    if has_body {
+        // Its body was dropped unread, and may be a trap.
+        link.close_after_answer(true);
+    }
+    Answering {
+        state: State::Done { done },
+        manner: Manner::default(),
+        link: Some(link.clone()),
+        seat: None,
+        note,
     }
 }
 
@@ -298,7 +311,12 @@ impl<S: Service> State<S> {
             return Poll::Ready(());
         };
         let (mut service, request) = *call;
-        let request = Arrived { request, link };
+        let has_body = !request.body().is_end_stream();
+        let request = Arrived {
+            request,
+            link,
+            has_body,
+        };
         *self = match ready {
             Ok(()) => Self::call(&mut service, request, seat),
             Err(error) => {

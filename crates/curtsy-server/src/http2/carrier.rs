@@ -4,17 +4,21 @@
 use crate::clock;
 use crate::http2::frames::{self, Frame};
 use crate::http2::memory::Memory;
+use crate::http2::open::Open;
 use crate::link::Link;
 use crate::seat::Seat;
 use crate::shared::Orders;
 use crate::stream::Stream;
-use curtsy_lifecycle::{Event, Moment};
+use curtsy_lifecycle::{Event, Moment, State};
 use slab::Slab;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::RuntimeFlavor;
 
-/// For how many open streams room is kept while there are none.
-const FEW: usize = 64;
+/// How long the streams that came together may take until the rest of them have tasks of their own: about a tick of the
+/// clock.
+const TURN: Duration = Duration::from_millis(5);
 
 /// One connection.
 #[derive(Debug)]
@@ -33,17 +37,20 @@ pub(crate) struct Carrier {
     introduced: AtomicI64,
     /// The socket is wanted back when the engine is dropped.
     wants_back: AtomicBool,
+    /// Requests are answered in the connection's own task, if their handlers are quick.
+    at_once: bool,
+    /// A stream is open on the wire.
+    busy: AtomicBool,
+    /// When bytes were last read.
+    read_at: AtomicU64,
+    /// How many requests were read that have not come to the service; those that never will are among them.
+    due: AtomicU32,
+    /// Something is to be written once none is due.
+    holds_back: AtomicBool,
+    keeps_place: AtomicBool,
     left: Mutex<Option<Left>>,
+    /// Those that are with the service, and the place that is kept for the next.
     streams: Mutex<Slab<Arc<Link>>>,
-    open: Mutex<Open>,
-}
-
-/// A stream that is open.
-#[derive(Clone, Copy, Debug)]
-struct Opened {
-    number: u32,
-    /// The client sends nothing more on it.
-    half_closed: bool,
 }
 
 /// What is left of a connection without its engine.
@@ -55,27 +62,13 @@ pub(crate) struct Left {
     pub(crate) seat: Arc<Seat>,
 }
 
-/// The streams that are open on the wire.
-#[derive(Debug)]
-struct Open {
-    /// In the order in which they were opened, which is that of their numbers.
-    streams: Vec<Opened>,
-    newest: u32,
-    /// What the last GOAWAY said: streams beyond it are not served.
-    last: u32,
-}
-
-impl Open {
-    fn place(&self, stream: u32) -> Result<usize, usize> {
-        self.streams
-            .binary_search_by_key(&stream, |stream| stream.number)
-    }
-}
-
 impl Carrier {
-    /// Of a connection whose last stream so far had that number.
-    pub(crate) fn new(link: Arc<Link>, newest: u32) -> Self {
+    /// Of that connection.
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        // Where a runtime has many threads, they share the work of one connection.
+        let flavor = link.worker.handle.runtime_flavor();
         Self {
+            at_once: flavor == RuntimeFlavor::CurrentThread,
             link,
             greeted: AtomicBool::new(false),
             headers_since: AtomicU64::new(0),
@@ -85,18 +78,19 @@ impl Carrier {
             wants_back: AtomicBool::new(false),
             left: Mutex::default(),
             streams: Mutex::default(),
-            open: Mutex::new(Open {
-                streams: Vec::new(),
-                newest,
-                last: u32::MAX,
-            }),
+            busy: AtomicBool::new(false),
+            read_at: AtomicU64::new(0),
+            due: AtomicU32::new(0),
+            holds_back: AtomicBool::new(false),
+            keeps_place: AtomicBool::new(false),
         }
     }
 
     // ---- what the wire says
 
     /// The client sent a frame.
-    pub(crate) fn received(&self, frame: Frame, now: Moment) {
+    #[inline]
+    pub(crate) fn received(&self, frame: Frame, open: &mut Open, now: Moment) {
         self.greeted.store(true, Ordering::Relaxed);
         let headers_since = match (frame.leaves_headers_open(), self.headers_since()) {
             (false, _) => 0,
@@ -105,95 +99,89 @@ impl Carrier {
         };
         self.headers_since.store(headers_since, Ordering::Relaxed);
         match frame.kind {
-            frames::HEADERS => self.opened(frame.stream, frame.ends_stream(), now),
-            frames::DATA if frame.ends_stream() => self.half_closed(frame.stream),
-            frames::RST_STREAM => self.closed(frame.stream, now),
+            frames::HEADERS if open.headers(frame.stream, frame.ends_stream()) => self.opened(now),
+            frames::DATA if frame.ends_stream() => open.half_close(frame.stream),
+            frames::RST_STREAM if open.close(frame.stream) => self.rests(now),
             _ => {}
         }
     }
 
     /// A frame went to the client.
-    pub(crate) fn sent(&self, frame: Frame, now: Moment) {
+    #[inline]
+    pub(crate) fn sent(&self, frame: Frame, open: &mut Open, now: Moment) {
         if matches!(frame.kind, frames::DATA | frames::HEADERS) {
             self.moved_at.store(now.as_millis(), Ordering::Relaxed);
         }
-        if frame.ends_stream() || frame.kind == frames::RST_STREAM {
-            self.closed(frame.stream, now);
+        let is_last = if frame.ends_stream() || frame.kind == frames::RST_STREAM {
+            open.close(frame.stream)
         } else if frame.kind == frames::GOAWAY {
-            let mut open = self.open();
-            open.last = frame.word & (u32::MAX >> 1);
-            let last = open.last;
-            let before = open.streams.len();
-            open.streams.retain(|stream| stream.number <= last);
-            let emptied = before > 0 && open.streams.is_empty();
-            drop(open);
-            if emptied {
-                self.rests(now);
-            }
+            open.go_away(frame.word & (u32::MAX >> 1))
+        } else {
+            false
+        };
+        if is_last {
+            self.rests(now);
         }
     }
 
-    fn opened(&self, stream: u32, half_closed: bool, now: Moment) {
-        let mut open = self.open();
-        // Trailers come on streams that were opened before.
-        if stream <= open.newest || stream > open.last {
-            drop(open);
-            if half_closed {
-                self.half_closed(stream);
-            }
-            return;
+    fn opened(&self, now: Moment) {
+        if self.at_once {
+            let due = self.due.load(Ordering::Relaxed);
+            self.due.store(due.saturating_add(1), Ordering::Relaxed);
         }
-        open.newest = stream;
-        open.streams.push(Opened {
-            number: stream,
-            half_closed,
-        });
-        let is_first = open.streams.len() == 1;
-        drop(open);
-        if is_first {
+        if !self.is_busy() {
+            self.busy.store(true, Ordering::Relaxed);
             self.link.report();
             self.link.entry.tell(Event::Bytes, now);
             self.link.report();
         }
     }
 
-    fn closed(&self, stream: u32, now: Moment) {
-        let mut open = self.open();
-        let Ok(place) = open.place(stream) else {
-            return;
-        };
-        open.streams.remove(place);
-        let was_last = open.streams.is_empty();
-        if was_last && open.streams.capacity() > FEW {
-            open.streams = Vec::new();
-        }
-        drop(open);
-        if was_last {
-            self.rests(now);
-        }
-    }
-
-    fn half_closed(&self, stream: u32) {
-        let mut open = self.open();
-        if let Ok(place) = open.place(stream) {
-            open.streams[place].half_closed = true;
-        }
-    }
-
-    /// Whether the client has ended a stream that we have not ended.
-    pub(crate) fn is_half_closed(&self, stream: u32) -> bool {
-        let open = self.open();
-        (open.place(stream)).is_ok_and(|place| open.streams[place].half_closed)
-    }
-
     fn rests(&self, now: Moment) {
+        self.busy.store(false, Ordering::Relaxed);
         self.link.entry.tell(Event::Answered, now);
         self.link.report();
     }
 
     /// Whether a stream's answer is not wholly written.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.open().streams.is_empty()
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Bytes were read at `now`.
+    pub(crate) fn read(&self, now: Moment) {
+        self.read_at.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    // ---- how answers are gathered
+
+    /// Whether more requests are on their way from the wire to the service, so that what is to be written waits for
+    /// their answers.
+    pub(crate) fn gathers(&self) -> bool {
+        self.due.load(Ordering::Relaxed) > 0
+    }
+
+    /// Something that was to be written waits.
+    pub(crate) fn hold_back(&self) {
+        self.holds_back.store(true, Ordering::Relaxed);
+    }
+
+    /// No request is on its way any more; whether something waits to be written.
+    pub(crate) fn let_go(&self) -> bool {
+        self.due.store(0, Ordering::Relaxed);
+        let held_back = self.holds_back.load(Ordering::Relaxed);
+        self.holds_back.store(false, Ordering::Relaxed);
+        held_back
+    }
+
+    /// A request comes to the service: when its bytes were read, and whether it may be answered at once, in the
+    /// connection's own task.
+    pub(crate) fn called(&self) -> (Moment, bool) {
+        let due = self.due.load(Ordering::Relaxed);
+        self.due.store(due.saturating_sub(1), Ordering::Relaxed);
+        let read_at = Moment::from_millis(self.read_at.load(Ordering::Relaxed));
+        // Where the answers to those before it took time, others have their turn.
+        (read_at, self.at_once && self.moved_at() <= read_at + TURN)
     }
 
     pub(crate) fn is_greeted(&self) -> bool {
@@ -257,20 +245,36 @@ impl Carrier {
 
     /// A stream came to the service.
     pub(crate) fn enter(self: &Arc<Self>, link: Arc<Link>) -> Place {
-        let mut streams = self.streams();
-        let key = streams.insert(link);
-        self.link.entry.multiplex(true);
-        drop(streams);
+        let key = self.streams().insert(link);
         Place {
             carrier: self.clone(),
             key,
         }
     }
 
+    /// A stream has gone from the service.
+    pub(crate) fn left(&self) {
+        // What is left of the answers is the connection's own to tell.
+        let was_last = self.link.entry.stream_leaves();
+        if was_last && self.link.orders() & (Orders::DRAIN | Orders::HEIR_SERVES) != 0 {
+            self.link.entry.wake();
+        }
+    }
+
+    /// Whether a place is kept for the next stream, seat and all.
+    pub(crate) fn keeps_place(&self) -> bool {
+        self.keeps_place.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn keep_place(&self) {
+        self.keeps_place.store(true, Ordering::Relaxed);
+    }
+
     /// A part of an answer went to hyper, which asks for one when the client's window is open.
-    pub(crate) fn taken(&self) {
-        let now = clock::now().as_millis();
-        self.moved_at.store(now, Ordering::Relaxed);
+    pub(crate) fn taken(&self) -> Moment {
+        let now = clock::now();
+        self.moved_at.store(now.as_millis(), Ordering::Relaxed);
+        now
     }
 
     pub(crate) fn moved_at(&self) -> Moment {
@@ -279,22 +283,25 @@ impl Carrier {
 
     /// Whether no stream is with the service; the rest of their answers may not be written yet.
     pub(crate) fn has_answered_all(&self) -> bool {
-        self.streams().is_empty()
+        !self.link.entry.is_multiplexed()
+    }
+
+    /// Whether requests may be answered in the connection's own task.
+    pub(crate) fn answers_at_once(&self) -> bool {
+        self.at_once
     }
 
     /// Calls `visit` with each stream that is with the service.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Link)) {
         for (_, link) in self.streams().iter() {
-            visit(link);
+            if link.entry.state() != State::Closed {
+                visit(link);
+            }
         }
     }
 
     fn streams(&self) -> MutexGuard<'_, Slab<Arc<Link>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -313,17 +320,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut streams = self.carrier.streams();
-        let gone = streams.try_remove(self.key);
-        let is_empty = streams.is_empty();
-        if is_empty {
-            // What is left of the answers is the connection's own to tell.
-            self.carrier.link.entry.multiplex(false);
-        }
-        drop(streams);
+        let gone = self.carrier.streams().try_remove(self.key);
         drop(gone);
-        if is_empty && self.carrier.link.orders() & (Orders::DRAIN | Orders::HEIR_SERVES) != 0 {
-            self.carrier.link.entry.wake();
-        }
     }
 }

@@ -11,7 +11,7 @@ use crate::http1::{Due, Situation, next_deadline};
 use crate::http2::Memory;
 use crate::http2::carrier::Carrier;
 use crate::http2::service::Streams;
-use crate::http2::websocket::Tasks;
+use crate::http2::turn::{Tasks, Turns};
 use crate::http2::wire::Wire;
 use crate::limits::Limits;
 use crate::link::{BodyFault, Link};
@@ -36,8 +36,8 @@ use std::time::Duration;
 const GOODBYE: Duration = Duration::from_secs(1);
 /// When a connection that could not rest is looked at again.
 const KEPT: Duration = Duration::from_secs(1);
-/// Who shares the seat of a connection without streams: its task, the wire, the service twice. A handler that outlives
-/// its stream has it too.
+/// Who shares the seat of a connection without streams: its task, the wire, the service twice, and the place that is kept
+/// for the next stream, if one is. A handler that outlives its stream has it too.
 const SEATED: usize = 4;
 /// What has arrived before the end of the linger is seen within this.
 const LAST_LOOK: Duration = Duration::from_millis(20);
@@ -51,11 +51,10 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
         Speaks::Http2(memory) => memory,
         Speaks::Http1 | Speaks::Unknown(_) => None,
     };
-    let newest = memory.as_ref().map_or(0, |memory| memory.newest());
     let is_dismissed = memory.as_ref().is_some_and(|memory| memory.goodbye);
     let link = Arc::new(Link::new(entry, worker));
     let seat = Arc::new(Seat::take(link.clone()));
-    let carrier = Arc::new(Carrier::new(link.clone(), newest));
+    let carrier = Arc::new(Carrier::new(link.clone()));
     if !converse(
         service,
         (fresh.stream, fresh.first),
@@ -98,6 +97,7 @@ async fn converse<S: Service>(
         look_at: None,
         alarm: Alarm::default(),
     };
+    let mut turns = Turns::default();
     poll_fn(|cx| {
         // Before the orders are looked at: one that comes later wakes us.
         link.entry.watch(cx.waker());
@@ -114,11 +114,16 @@ async fn converse<S: Service>(
             watch.linger_over_at = Some(clock::now());
         }
         loop {
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            let waker = turns.waker(cx, carrier);
+            let polled = connection.as_mut().poll(&mut Context::from_waker(waker));
+            if let Poll::Ready(ended) = polled {
                 if let Err(error) = ended {
                     tracing::debug!(peer = %link.entry.peer(), %error, "connection failed");
                 }
                 return Poll::Ready(false);
+            }
+            if carrier.let_go() {
+                continue;
             }
             match watch.poll(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -271,7 +276,7 @@ impl Watch<'_> {
         carrier.is_calm()
             && carrier.has_answered_all()
             && carrier.link.write_blocked_since().is_none()
-            && Arc::strong_count(self.seat) == SEATED
+            && Arc::strong_count(self.seat) == SEATED + usize::from(carrier.keeps_place())
     }
 
     /// Looks at each stream, and sets the time of the next look.

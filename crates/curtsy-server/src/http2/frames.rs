@@ -31,6 +31,25 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// The frame that begins so.
+    #[inline]
+    fn read(head: &[u8; HEADER + 4]) -> Self {
+        let [a, b, c, kind, flags, s, t, u, v, w, x, y, z] = *head;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        let word = u32::from_be_bytes([w, x, y, z]);
+        Self {
+            kind,
+            flags,
+            stream: u32::from_be_bytes([s, t, u, v]) & (u32::MAX >> 1),
+            length,
+            word: match length {
+                4.. => word,
+                // What follows is the next frame's.
+                short => word & !(u32::MAX >> (short * 8)),
+            },
+        }
+    }
+
     /// Whether the sender sends nothing more on the stream.
     pub(crate) fn ends_stream(&self) -> bool {
         self.is_request() && self.flags & ACK_OR_END_STREAM != 0
@@ -74,6 +93,19 @@ impl Frames {
     /// Calls `seen` with each frame, as soon as its header and first bytes are there.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Frame)) {
         while !bytes.is_empty() {
+            // Most frames come whole.
+            if self.skip == 0
+                && self.have == 0
+                && let Some(head) = bytes.first_chunk()
+            {
+                let frame = Frame::read(head);
+                let whole = HEADER as u64 + u64::from(frame.length);
+                let passed = usize::try_from(whole).map_or(bytes.len(), |n| n.min(bytes.len()));
+                self.skip = whole - passed as u64;
+                bytes = &bytes[passed..];
+                seen(frame);
+                continue;
+            }
             if self.skip > 0 {
                 let passed = usize::try_from(self.skip).map_or(bytes.len(), |n| n.min(bytes.len()));
                 self.skip -= passed as u64;
@@ -114,14 +146,7 @@ impl Frames {
     }
 
     fn frame(&self) -> Frame {
-        let [_, _, _, kind, flags, s, t, u, v, w, x, y, z] = self.head;
-        Frame {
-            kind,
-            flags,
-            stream: u32::from_be_bytes([s, t, u, v]) & (u32::MAX >> 1),
-            length: self.length(),
-            word: u32::from_be_bytes([w, x, y, z]),
-        }
+        Frame::read(&self.head)
     }
 }
 

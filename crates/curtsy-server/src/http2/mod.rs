@@ -10,6 +10,8 @@
 //!   the GOAWAY's ping.
 //! - A connection that idles loses its engine, buffers and all; what a new one must know is remembered
 //!   (`memory.rs`), and the new one is made when there is something to say.
+//! - While requests that were read have not come to the service, nothing is written: what their handlers answer at once
+//!   (`turn.rs`) goes out together.
 //!
 //! Deliberately absent: CONNECT other than for WebSockets, server push, and priorities.
 
@@ -20,10 +22,12 @@ mod flood;
 mod frames;
 mod limits;
 mod memory;
+mod open;
 mod payloads;
 mod rules;
 mod service;
 mod table;
+mod turn;
 mod websocket;
 mod wire;
 

@@ -1,36 +1,49 @@
 //! What a request of HTTP/2 must be before a service sees it, where hyper lets more through.
 
-use http::header::HOST;
+use http::header::{EXPECT, HOST};
 use http::uri::{Authority, Scheme};
 use http::{Method, Request};
 
+/// Whether a request says that it expects something of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expects {
+    Nothing,
+    Something,
+}
+
 /// Why a request is malformed (RFC 9113, section 8), if it is.
-pub(crate) fn malformed<B>(request: &Request<B>) -> Option<&'static str> {
-    let (method, uri, headers) = (request.method(), request.uri(), request.headers());
-    match uri.authority() {
-        None if method == Method::CONNECT => return Some("CONNECT names no authority\n"),
+pub(crate) fn judge<B>(request: &Request<B>) -> Result<Expects, &'static str> {
+    let (method, uri) = (request.method(), request.uri());
+    let authority = uri.authority();
+    match authority {
+        None if method == Method::CONNECT => return Err("CONNECT names no authority\n"),
         Some(authority) if authority.as_str().contains('@') => {
-            return Some("the authority names a user\n");
+            return Err("the authority names a user\n");
         }
-        Some(authority) => {
-            let host = headers.get(HOST);
-            if host.is_some_and(|host| !is_same(authority, host.as_bytes(), uri.scheme())) {
-                return Some("the Host header is not the authority\n");
-            }
-        }
-        None => {}
+        Some(_) | None => {}
     }
     if uri.path() == "*" && method != Method::OPTIONS {
-        return Some("only OPTIONS is for everything\n");
+        return Err("only OPTIONS is for everything\n");
     }
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    for value in headers.values() {
+    let mut expects = Expects::Nothing;
+    // All that is asked of them is asked in one pass, which costs less than to look each up.
+    for (name, value) in request.headers() {
         let value = value.as_bytes();
         if is_blank(value.first()) || is_blank(value.last()) {
-            return Some("a header begins or ends with a blank\n");
+            return Err("a header begins or ends with a blank\n");
+        }
+        if *name == HOST
+            && let Some(authority) = authority
+            && !is_same(authority, value, uri.scheme())
+        {
+            return Err("the Host header is not the authority\n");
+        }
+        if *name == EXPECT {
+            expects = Expects::Something;
         }
     }
-    None
+    Ok(expects)
 }
 
 /// Whether both name the same, the scheme's port left out or not.
@@ -49,7 +62,7 @@ fn is_same(authority: &Authority, host: &[u8], scheme: Option<&Scheme>) -> bool 
 
 #[cfg(test)]
 mod tests {
-    use super::malformed;
+    use super::{Expects, judge};
     use http::{Method, Request};
 
     #[test]
@@ -72,7 +85,19 @@ mod tests {
             (get("http://a/x").header("x", "\ta"), true),
         ] {
             let request = request.body(()).unwrap();
-            assert_eq!(malformed(&request).is_some(), is_malformed, "{request:?}");
+            assert_eq!(judge(&request).is_err(), is_malformed, "{request:?}");
         }
+    }
+
+    #[test]
+    fn what_is_expected_is_noticed() {
+        let request = |name: &str| {
+            Request::get("http://a/x")
+                .header(name, "x")
+                .body(())
+                .unwrap()
+        };
+        assert_eq!(judge(&request("accept")), Ok(Expects::Nothing));
+        assert_eq!(judge(&request("expect")), Ok(Expects::Something));
     }
 }

@@ -52,6 +52,10 @@ impl Table {
         let mut is_first = true;
         while let Some(&first) = block.first() {
             match first {
+                // A field by a number of one byte: most are.
+                0x81..0xff if usize::from(first & 0x7f) <= STATIC + self.entries.len() => {
+                    block = &block[1..];
+                }
                 0x80.. => {
                     let index = integer(&mut block, 7)?;
                     if index == 0 || index > STATIC + self.entries.len() {

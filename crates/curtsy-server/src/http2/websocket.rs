@@ -18,9 +18,7 @@ use http::header::{
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::ext::Protocol;
-use hyper::rt::Executor;
 use std::cell::RefCell;
-use std::future::Future;
 use std::sync::{Arc, Weak};
 
 /// What a client sends in its place in HTTP/1.1. Nobody sees the answer to it.
@@ -73,7 +71,7 @@ pub(crate) fn answer<B>(response: Response<Answer<B>>, kept: &Arc<Kept>) -> Resp
         }
         status if status.is_success() => {
             let text = "there is no WebSocket here\n";
-            let mut response = Response::new(Answer::text(text, kept.link.clone()));
+            let mut response = Response::new(Answer::text(text, kept.link().clone()));
             *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
             response
         }
@@ -81,23 +79,7 @@ pub(crate) fn answer<B>(response: Response<Answer<B>>, kept: &Arc<Kept>) -> Resp
     }
 }
 
-/// Runs hyper's tasks, and lets a socket's hold what its stream held.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tasks;
-
-impl<F> Executor<F> for Tasks
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, task: F) {
-        let opened = OPENED.take().upgrade();
-        drop(match opened {
-            None => tokio::spawn(task),
-            Some(kept) => tokio::spawn(async move {
-                let ended = task.await;
-                drop(kept);
-                ended
-            }),
-        });
-    }
+/// What the stream held whose answer opened a socket just now, if one did.
+pub(crate) fn take_opened() -> Option<Arc<Kept>> {
+    OPENED.take().upgrade()
 }

@@ -8,6 +8,7 @@ use crate::http2::carrier::Left;
 use crate::http2::flood::Budget;
 use crate::http2::frames::{self, Frame, Frames};
 use crate::http2::memory::{Memory, PREFACE, SHOWN_ON};
+use crate::http2::open::Open;
 use crate::seat::Seat;
 use crate::stream::Stream;
 use bytes::{Buf, Bytes};
@@ -29,6 +30,7 @@ pub(crate) struct Wire {
     first: Bytes,
     incoming: Frames,
     outgoing: Frames,
+    open: Open,
     blame: Blame,
     said_goodbye: bool,
 }
@@ -77,6 +79,7 @@ impl Wire {
             Box::new(Memory::new(budget))
         });
         Self {
+            open: Open::after(memory.newest()),
             kept: Some(Left {
                 stream,
                 memory,
@@ -104,8 +107,10 @@ impl Wire {
             return Ok(());
         };
         let now = clock::now();
+        self.carrier.read(now);
         self.carrier.link.wire_received(bytes.len());
         let (memory, carrier, blame) = (&mut *kept.memory, &self.carrier, &mut self.blame);
+        let open = &mut self.open;
         let (mut is_allowed, mut is_greeted) = (true, true);
         self.incoming.feed(bytes, |frame| {
             is_allowed &= memory.budget.allows(frame, now);
@@ -114,11 +119,11 @@ impl Wire {
                 in_block: carrier.headers_since().is_some(),
                 half_closed: frame.is_request()
                     && frame.stream <= memory.newest()
-                    && carrier.is_half_closed(frame.stream),
+                    && open.is_half_closed(frame.stream),
             };
             blame.received(frame, before);
             memory.received(frame);
-            carrier.received(frame, now);
+            carrier.received(frame, open, now);
         });
         memory.read(bytes, blame);
         self.look_whether_calm();
@@ -138,14 +143,14 @@ impl Wire {
         let Some(kept) = &mut self.kept else { return };
         let now = clock::now();
         self.carrier.link.wire_sent(count);
-        let (memory, carrier) = (&mut *kept.memory, &self.carrier);
+        let (memory, carrier, open) = (&mut *kept.memory, &self.carrier, &mut self.open);
         memory.budget.sent(count);
         for buf in bufs {
             let part = &buf[..count.min(buf.len())];
             count -= part.len();
             self.outgoing.feed(part, |frame| {
                 memory.sent(frame);
-                carrier.sent(frame, now);
+                carrier.sent(frame, open, now);
             });
         }
         self.look_whether_calm();
@@ -302,6 +307,11 @@ impl AsyncWrite for Wire {
         let this = self.get_mut();
         if this.introducing.is_some() {
             return Poll::Ready(this.answered(bufs));
+        }
+        if this.carrier.gathers() {
+            // The connection's task asks again.
+            this.carrier.hold_back();
+            return Poll::Pending;
         }
         ready!(this.poll_ahead(cx))?;
         let named = match bufs.first() {

@@ -16,6 +16,7 @@ mod http2;
 mod in_flight;
 mod quiet;
 mod resting;
+mod streams;
 mod support;
 mod switching;
 mod tls;
