@@ -208,7 +208,13 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         match this {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            // What is tried first asks less of the runtime.
+            Self::Tcp(stream) => match stream.try_write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    Pin::new(stream).poll_write(cx, buf)
+                }
+                written => Poll::Ready(written),
+            },
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, buf),
             Self::Unwatched(bare) => {

@@ -19,7 +19,7 @@ const KEPT_MOST: usize = 64 << 10;
 /// ```
 /// use curtsy_sys::pooled::Pooled;
 ///
-/// let mut text = Pooled::new(|| String::from("text"));
+/// let mut text = Pooled::new(String::from("text"));
 /// text.as_mut().push('s');
 /// assert_eq!(*text.as_mut(), "texts");
 /// ```
@@ -29,17 +29,12 @@ pub struct Pooled<T>(NonNull<T>, PhantomData<T>);
 unsafe impl<T: Send> Send for Pooled<T> {}
 
 impl<T> Pooled<T> {
-    /// Boxes what `make` makes.
-    ///
-    /// # Panics
-    /// If `make` does.
+    /// Boxes a value.
     #[inline]
-    pub fn new(make: impl FnOnce() -> T) -> Self {
-        let memory = Memory::<T>(take(Layout::new::<T>()), PhantomData);
-        let place: NonNull<T> = memory.0.cast();
+    pub fn new(value: T) -> Self {
+        let place: NonNull<T> = take(Layout::new::<T>()).cast();
         // SAFETY: the memory is allocated for a `T`, and nobody else refers to it.
-        unsafe { place.write(make()) };
-        std::mem::forget(memory);
+        unsafe { place.write(value) };
         Self(place, PhantomData)
     }
 
@@ -54,27 +49,26 @@ impl<T> Pooled<T> {
 impl<T> Drop for Pooled<T> {
     #[inline]
     fn drop(&mut self) {
-        // Freed also when the value's drop panics.
-        let _memory = Memory::<T>(self.0.cast(), PhantomData);
+        /// Gives the memory back, also when the value's drop panics.
+        struct Memory<T>(NonNull<T>);
+
+        impl<T> Drop for Memory<T> {
+            #[inline]
+            fn drop(&mut self) {
+                // SAFETY: it was taken with this layout, and what was in it is gone.
+                unsafe { give(self.0.cast(), Layout::new::<T>()) };
+            }
+        }
+
+        let memory = Memory(self.0);
         // SAFETY: the value is there, and nobody refers to it any more.
-        unsafe { self.0.drop_in_place() };
+        unsafe { memory.0.drop_in_place() };
     }
 }
 
 impl<T> fmt::Debug for Pooled<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pooled").finish_non_exhaustive()
-    }
-}
-
-/// Memory for a value, without one; it is [`take`]n.
-struct Memory<T>(NonNull<u8>, PhantomData<T>);
-
-impl<T> Drop for Memory<T> {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: it was taken with this layout, and what was in it is gone.
-        unsafe { give(self.0, Layout::new::<T>()) };
     }
 }
 
@@ -161,33 +155,33 @@ mod tests {
 
     #[test]
     fn the_next_takes_the_memory_of_the_last() {
-        let mut first = Pooled::new(|| [1_u64; 40]);
-        let mut other = Pooled::new(|| [1_u32; 40]);
+        let mut first = Pooled::new([1_u64; 40]);
+        let mut other = Pooled::new([1_u32; 40]);
         let (place, elsewhere) = (address(&mut first), address(&mut other));
         drop(first);
         drop(other);
-        let mut second = Pooled::new(|| [2_u64; 40]);
+        let mut second = Pooled::new([2_u64; 40]);
         assert_eq!((address(&mut second), second.as_mut()[39]), (place, 2));
-        assert_eq!(address(&mut Pooled::new(|| [3_u32; 40])), elsewhere);
-        let mut third = Pooled::new(|| [3_u64; 40]);
+        assert_eq!(address(&mut Pooled::new([3_u32; 40])), elsewhere);
+        let mut third = Pooled::new([3_u64; 40]);
         assert_ne!(address(&mut third), place);
     }
 
     #[test]
     fn so_much_is_kept_and_no_more() {
-        let large: Vec<_> = (0..10).map(|_| Pooled::new(|| [0_u8; 10_000])).collect();
+        let large: Vec<_> = (0..10).map(|_| Pooled::new([0_u8; 10_000])).collect();
         drop(large);
         let (pieces, bytes) = KEPT.with_borrow(|kept| (kept.pieces.len(), kept.bytes));
         assert_eq!((pieces, bytes), (6, 60_000));
-        drop(Pooled::new(|| ()));
-        drop(Pooled::new(|| [0_u8; KEPT_MOST + 1]));
+        drop(Pooled::new(()));
+        drop(Pooled::new([0_u8; KEPT_MOST + 1]));
         assert_eq!(KEPT.with_borrow(|kept| kept.pieces.len()), 6);
     }
 
     #[test]
     fn values_are_dropped_once() {
         let counted = Arc::new(());
-        let boxed: Vec<_> = (0..3).map(|_| Pooled::new(|| counted.clone())).collect();
+        let boxed: Vec<_> = (0..3).map(|_| Pooled::new(counted.clone())).collect();
         assert_eq!(Arc::strong_count(&counted), 4);
         drop(boxed);
         assert_eq!(Arc::strong_count(&counted), 1);
@@ -201,15 +195,15 @@ mod tests {
                 assert_eq!(self.0[0], 0, "as it should");
             }
         }
-        let mut quiet = Pooled::new(|| Loud([0; 50]));
+        let mut quiet = Pooled::new(Loud([0; 50]));
         let place = address(&mut quiet);
         drop(quiet);
         let made = catch_unwind(|| Pooled::<Loud>::new(|| panic!("as it should")));
         assert!(made.is_err());
-        let mut loud = Pooled::new(|| Loud([1; 50]));
+        let mut loud = Pooled::new(Loud([1; 50]));
         assert_eq!(address(&mut loud), place);
         assert!(catch_unwind(AssertUnwindSafe(|| drop(loud))).is_err());
-        assert_eq!(address(&mut Pooled::new(|| Loud([0; 50]))), place);
+        assert_eq!(address(&mut Pooled::new(Loud([0; 50]))), place);
     }
 
     #[test]
@@ -217,11 +211,11 @@ mod tests {
         struct Outer(Option<Pooled<u64>>);
         impl Drop for Outer {
             fn drop(&mut self) {
-                let again = Pooled::new(|| 3_u64);
+                let again = Pooled::new(3_u64);
                 self.0 = Some(again);
             }
         }
-        let mut outer = Pooled::new(|| Outer(Some(Pooled::new(|| 1_u64))));
+        let mut outer = Pooled::new(Outer(Some(Pooled::new(1_u64))));
         assert_eq!(
             outer.as_mut().0.as_mut().map(|inner| *inner.as_mut()),
             Some(1)
@@ -233,9 +227,9 @@ mod tests {
         thread_local! {
             static LAST: RefCell<Option<Pooled<[u64; 30]>>> = const { RefCell::new(None) };
         }
-        let mut value = Pooled::new(|| vec![1, 2, 3]);
+        let mut value = Pooled::new(vec![1, 2, 3]);
         let sum = std::thread::spawn(move || {
-            LAST.set(Some(Pooled::new(|| [0; 30])));
+            LAST.set(Some(Pooled::new([0; 30])));
             value.as_mut().iter().sum::<i32>()
         });
         assert_eq!(sum.join().unwrap(), 6);

@@ -66,7 +66,12 @@ fn host<B>(request: &Request<B>) -> Result<(), Refusal> {
     let headers = request.headers();
     // Cheaper than to count: as many values as names means that no name comes twice.
     let may_repeat = headers.len() != headers.keys_len();
-    match headers.get(HOST) {
+    // Where most clients put it, it need not be looked up.
+    let host = match headers.iter().next() {
+        Some((name, value)) if *name == HOST => Some(value),
+        Some(_) | None => headers.get(HOST),
+    };
+    match host {
         None if request.version() == Version::HTTP_10 => Ok(()),
         // HTTP/2 has `:authority` in its place.
         None if request.version() == Version::HTTP_2 && request.uri().authority().is_some() => {

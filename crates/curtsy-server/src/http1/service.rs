@@ -257,7 +257,7 @@ impl<S: Service> State<S> {
     fn call(service: &mut S, request: Arrived<'_>, seat: &mut Option<Arc<Seat>>) -> Self {
         match seat.take() {
             None => Self::Called {
-                future: Pooled::new(|| service.call(request)),
+                future: Pooled::new(service.call(request)),
             },
             Some(seat) => detach(service.call(request), seat),
         }
