@@ -54,7 +54,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Streams<S> {
         let link = Arc::new(Link::new(entry, self.carrier.link.worker.clone()));
         link.bytes_read(now);
         link.head_arrives();
-        let seat = Arc::new(Seat::take_for_stream(link.clone(), self.seat.clone()));
+        let seat = Arc::new(Seat::take_for_stream(&link, self.seat.clone()));
         let place = self.carrier.enter(link.clone());
         let judge = self.judge.for_stream(link.clone(), seat.clone());
         let form = match *request.method() {
