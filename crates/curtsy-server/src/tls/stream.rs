@@ -263,6 +263,7 @@ impl Secure {
 
     /// Sends what is queued.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tickets_wait = false;
         let mut sent = 0;
         let result = loop {
             if sent == self.outgoing.len() {
@@ -340,7 +341,6 @@ impl Secure {
                 let encrypted = traffic.encrypt(plain, scratch);
                 encrypted.map_err(|error| io::Error::other(error.to_string()))
             })?;
-            self.tickets_wait = false;
             if self.outgoing.is_empty() {
                 let sent = match Pin::new(&mut self.socket).poll_write(cx, &scratch[..count]) {
                     Poll::Ready(sent) => sent?,
