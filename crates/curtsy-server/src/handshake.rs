@@ -112,7 +112,7 @@ pub(crate) async fn receive(fresh: Fresh, epoch: Arc<Epoch>, worker: Arc<Worker>
     } = fresh;
     let entry = Arc::new(Entry::new(arrival.clone(), state, since));
     let link = Arc::new(Link::new(entry, worker));
-    let seat = Seat::take(link.clone());
+    let seat = Seat::take(&link);
     let shared = &link.worker.shared;
     let heard = AtomicBool::new(false);
     let found = within(&link, &heard, find(stream, &mut arrival, &epoch, &heard)).await;

@@ -9,9 +9,9 @@
 
 use crate::clock;
 use crate::http1::{BodyLength, Head};
-use crate::shared::{OnDisconnect, Orders};
+use crate::shared::OnDisconnect;
 use crate::worker::Worker;
-use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, Origin, State, Step};
+use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, Origin, State};
 use hyper::body::Incoming;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -171,26 +171,7 @@ impl Link {
     /// The standing orders: to all of the server's connections, and to those of its origin.
     #[inline]
     pub(crate) fn orders(&self) -> u32 {
-        let orders = self.worker.shared.orders.current() | self.origin.orders();
-        if orders & Orders::HAND_OVER == 0 {
-            return orders;
-        }
-        self.orders_beside_heir(orders)
-    }
-
-    /// What the orders mean for this connection while there is an heir.
-    #[cold]
-    fn orders_beside_heir(&self, orders: u32) -> u32 {
-        let stays = self.entry.arrival().tls;
-        if orders & Orders::DRAIN != 0 {
-            orders & !Orders::HAND_OVER
-        } else if stays && orders & Orders::HEIR_SERVES != 0 {
-            orders & !Orders::HAND_OVER | Orders::DRAIN
-        } else if stays {
-            orders & !Orders::HAND_OVER
-        } else {
-            orders
-        }
+        self.worker.orders(&self.entry, &self.origin)
     }
 
     /// Handlers run to their end whatever becomes of their client.
@@ -573,19 +554,6 @@ impl Link {
         let state = self.entry.state();
         if self.reported.swap(state as u8, Ordering::Relaxed) != state as u8 {
             hook(&self.info(), state);
-        }
-    }
-
-    /// Marks a stream as over.
-    pub(crate) fn stream_ended(&self) {
-        // Nobody asks since when.
-        self.entry.tell(Event::Ended, self.entry.since());
-    }
-
-    /// Marks the connection as closed and tells the hook.
-    pub(crate) fn ended(&self) {
-        if self.entry.tell(Event::Ended, clock::now()) == Step::To(State::Closed) {
-            self.report();
         }
     }
 }

@@ -9,11 +9,11 @@ use crate::http2::Memory;
 use crate::lot::Lot;
 use crate::metrics::Tally;
 use crate::mode::Epoch;
-use crate::shared::Shared;
+use crate::shared::{Orders, Shared};
 use crate::stream::Stream;
 use crate::wheel::Wheel;
 use bytes::Bytes;
-use curtsy_lifecycle::{Address, Arrival, ConnectionInfo, Entry, Ledger, Moment, State};
+use curtsy_lifecycle::{Address, Arrival, ConnectionInfo, Entry, Ledger, Moment, Origin, State};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -86,6 +86,16 @@ impl Worker {
         self.launch.launch(fresh, self.clone());
     }
 
+    /// The standing orders for a connection: to all of the server's, and to those of its origin.
+    #[inline]
+    pub(crate) fn orders(&self, entry: &Entry, origin: &Origin) -> u32 {
+        let orders = self.shared.orders.current() | origin.orders();
+        if orders & Orders::HAND_OVER == 0 {
+            return orders;
+        }
+        orders_beside_heir(orders, entry)
+    }
+
     /// Takes a connection that was just accepted.
     pub(crate) fn accepted(
         self: &Arc<Self>,
@@ -129,6 +139,21 @@ impl Worker {
             first: Bytes::new(),
             speaks,
         });
+    }
+}
+
+/// What the orders mean for this connection while there is an heir.
+#[cold]
+fn orders_beside_heir(orders: u32, entry: &Entry) -> u32 {
+    let stays = entry.arrival().tls;
+    if orders & Orders::DRAIN != 0 {
+        orders & !Orders::HAND_OVER
+    } else if stays && orders & Orders::HEIR_SERVES != 0 {
+        orders & !Orders::HAND_OVER | Orders::DRAIN
+    } else if stays {
+        orders & !Orders::HAND_OVER
+    } else {
+        orders
     }
 }
 

@@ -149,9 +149,9 @@ fn each(alpn: &'static [u8], encrypted: bool) -> (i64, f64) {
 #[test]
 fn an_idle_connection_is_small() {
     for (name, alpn, encrypted, most) in [
-        ("TLS, HTTP/1.1", &b"http/1.1"[..], true, 4_700),
-        ("HTTP/2", b"h2", false, 1_600),
-        ("TLS, HTTP/2", b"h2", true, 5_100),
+        ("TLS, HTTP/1.1", &b"http/1.1"[..], true, 4_450),
+        ("HTTP/2", b"h2", false, 1_350),
+        ("TLS, HTTP/2", b"h2", true, 4_800),
     ] {
         if std::env::var("ONLY").is_ok_and(|only| only != name) {
             continue;

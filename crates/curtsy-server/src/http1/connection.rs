@@ -49,7 +49,7 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
     let entry = Arc::new(Entry::new(arrival, state, since));
     entry.resume_served(served);
     let link = Arc::new(Link::new(entry, worker));
-    let seat = Arc::new(Seat::take(link.clone()));
+    let seat = Arc::new(Seat::take(&link));
     let first = match first.is_empty() {
         // It may have said all that it will say: then nobody has to wait for it.
         true => match stream.receive() {
@@ -316,7 +316,7 @@ fn park(wire: Wire, link: &Arc<Link>) {
     if wire.stream().is_tls() {
         let (stream, seat) = wire.into_stream();
         link.report();
-        return crate::tls::rest(stream, seat, link.clone(), None);
+        return crate::tls::rest(stream, seat, None);
     }
     let (bare, seat) = wire.bare();
     let bare = match bare {

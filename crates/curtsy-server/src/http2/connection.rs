@@ -53,7 +53,7 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
     };
     let is_dismissed = memory.as_ref().is_some_and(|memory| memory.goodbye);
     let link = Arc::new(Link::new(entry, worker));
-    let seat = Arc::new(Seat::take(link.clone()));
+    let seat = Arc::new(Seat::take(&link));
     let carrier = Arc::new(Carrier::new(link.clone()));
     if !converse(
         service,
@@ -69,7 +69,7 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
     }
     drop(seat);
     if let Some(left) = carrier.take_left() {
-        rest(left.stream, left.seat, link, Some(left.memory));
+        rest(left.stream, left.seat, Some(left.memory));
     }
 }
 

@@ -77,7 +77,7 @@ impl<S: Service> Streams<S> {
         link.bytes_read(now);
         link.head_arrives();
         Berth {
-            seat: Arc::new(Seat::take_for_stream(link.clone(), self.seat.clone())),
+            seat: Arc::new(Seat::take_for_stream(&link, self.seat.clone())),
             place: self.carrier.enter(link.clone()),
             link,
         }
@@ -149,9 +149,9 @@ struct Berth {
 }
 
 impl Berth {
-    /// Who has the link of a stream that is over: this, the list and the seat; and the entry: the link and the ledger.
-    const LINKED: usize = 3;
-    const ENTERED: usize = 2;
+    /// Who has the link of a stream that is over: this and the list; and the entry: the link, the seat and the ledger.
+    const LINKED: usize = 2;
+    const ENTERED: usize = 3;
 
     /// Whether no stream has it, and nobody who knew its last.
     fn is_free(self: &Arc<Self>) -> bool {

@@ -13,6 +13,10 @@ mod stream;
 mod tickets;
 mod watch;
 
+#[cfg(test)]
+#[path = "../../tests/support/gullible.rs"]
+mod gullible;
+
 pub use certificate::Certificate;
 pub use config::{ClientCertificates, TlsBuilder, TlsConfig};
 pub(crate) use rest::rest;

@@ -7,7 +7,6 @@
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::http2::Memory;
-use crate::link::Link;
 use crate::seat::Seat;
 use crate::shared::Orders;
 use crate::stream::{Look, Stream};
@@ -19,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 /// How much of what arrives is read here; the rest stays with the stream.
@@ -41,14 +40,22 @@ enum Awake {
 }
 
 /// Keeps a waiting connection until its client speaks or its time is over. With a memory it speaks HTTP/2.
-pub(crate) fn rest(stream: Stream, seat: Arc<Seat>, link: Arc<Link>, memory: Option<Box<Memory>>) {
-    link.worker.tally.parked();
-    link.entry.begin_rest();
-    let handle = link.worker.handle.clone();
-    drop(handle.spawn(Resting {
+pub(crate) fn rest(stream: Stream, seat: Arc<Seat>, memory: Option<Box<Memory>>) {
+    let worker = seat.worker().clone();
+    let seat = match Arc::try_unwrap(seat) {
+        Ok(seat) => seat,
+        Err(seat) => {
+            // Somebody still works for it, and it cannot go on without its seat.
+            let linger = worker.shared.limits.close_linger;
+            drop(worker.handle.spawn(close(stream, seat, linger)));
+            return;
+        }
+    };
+    worker.tally.parked();
+    seat.entry().begin_rest();
+    drop(worker.handle.spawn(Resting {
         says_goodbye: memory.is_some(),
         kept: Some((stream, memory, seat)),
-        link,
         partial_since: None,
         alarm: Alarm::default(),
     }));
@@ -57,8 +64,7 @@ pub(crate) fn rest(stream: Stream, seat: Arc<Seat>, link: Arc<Link>, memory: Opt
 /// A future by hand: there are many of them, and an async function would keep everything twice.
 struct Resting {
     // Dropped in this order: the socket closes before its seat is given up.
-    kept: Option<(Stream, Option<Box<Memory>>, Arc<Seat>)>,
-    link: Arc<Link>,
+    kept: Option<(Stream, Option<Box<Memory>>, Seat)>,
     /// Since when part of a record is there.
     partial_since: Option<Moment>,
     alarm: Alarm,
@@ -74,23 +80,22 @@ impl Future for Resting {
         let Some((mut stream, memory, seat)) = this.kept.take() else {
             return Poll::Ready(());
         };
-        let awake = match this.watch(&mut stream, cx) {
+        let awake = match this.watch(&mut stream, &seat, cx) {
             Poll::Ready(awake) => awake,
             Poll::Pending => {
                 this.kept = Some((stream, memory, seat));
                 return Poll::Pending;
             }
         };
-        let link = &this.link;
         match (awake, memory) {
-            (Awake::Bytes(first), memory) => wake(stream, seat, link, first, memory),
+            (Awake::Bytes(first), memory) => wake(stream, seat, first, memory),
             (Awake::Gone, _) => {}
             (Awake::Dismissed, Some(mut memory)) => {
                 memory.goodbye = true;
-                wake(stream, seat, link, Bytes::new(), Some(memory));
+                wake(stream, seat, Bytes::new(), Some(memory));
             }
             (Awake::Dismissed, None) | (Awake::Ended, _) => {
-                let linger = link.worker.shared.limits.close_linger;
+                let linger = seat.worker().shared.limits.close_linger;
                 drop(tokio::spawn(close(stream, seat, linger)));
             }
         }
@@ -99,15 +104,15 @@ impl Future for Resting {
 }
 
 /// Says goodbye in the terms of the session, for as long as the client may take for it.
-async fn close(mut stream: Stream, seat: Arc<Seat>, linger: Duration) {
+async fn close<S>(mut stream: Stream, seat: S, linger: Duration) {
     // It is closed either way.
     let _ = timeout(linger, stream.shutdown()).await;
     drop(stream);
     drop(seat);
 }
 
-fn wake(stream: Stream, seat: Arc<Seat>, link: &Link, first: Bytes, memory: Option<Box<Memory>>) {
-    let entry = &link.entry;
+fn wake(stream: Stream, seat: Seat, first: Bytes, memory: Option<Box<Memory>>) {
+    let entry = seat.entry();
     let fresh = Fresh {
         stream,
         arrival: entry.arrival().clone(),
@@ -120,20 +125,22 @@ fn wake(stream: Stream, seat: Arc<Seat>, link: &Link, first: Bytes, memory: Opti
             None => Speaks::Http1,
         },
     };
-    if let Some(seat) = Arc::into_inner(seat) {
-        link.worker.launch(fresh);
-        seat.give_up();
-    }
+    seat.worker().launch(fresh);
+    seat.give_up();
 }
 
 impl Resting {
-    fn watch(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<Awake> {
+    fn watch(&mut self, stream: &mut Stream, seat: &Seat, cx: &mut Context<'_>) -> Poll<Awake> {
         const GOING: u32 = Orders::DRAIN | Orders::HEIR_SERVES | Orders::CLOSE_IDLE;
-        let link = &self.link;
+        let entry = seat.entry();
         // Before the orders are looked at: one that comes later wakes us.
-        link.entry.watch(cx.waker());
-        let orders = link.orders();
-        if link.entry.is_killed() || orders & Orders::CUT != 0 {
+        entry.watch(cx.waker());
+        let orders = seat.worker().orders(entry, entry.origin());
+        if entry.is_killed() || orders & Orders::CUT != 0 {
+            return Poll::Ready(Awake::Gone);
+        }
+        // Of tickets, most of all: it may rest before anything was asked.
+        if let Poll::Ready(Err(_)) = Pin::new(&mut *stream).poll_flush(cx) {
             return Poll::Ready(Awake::Gone);
         }
         let mut first = [0u8; FIRST];
@@ -157,8 +164,8 @@ impl Resting {
         let leave = orders & (Orders::END_LINGER | Orders::CLOSE_IDLE) != 0;
         let until = match self.partial_since {
             // Its descriptor is wanted for somebody else.
-            None if link.entry.is_dismissed() => now,
-            _ => self.patience(leave),
+            None if entry.is_dismissed() => now,
+            _ => self.patience(seat, leave),
         };
         if now >= until {
             // The runtime may not have been told yet of what has arrived; it will be.
@@ -172,10 +179,9 @@ impl Resting {
     }
 
     /// When it is closed unless something arrives.
-    fn patience(&self, leave: bool) -> Moment {
-        let link = &self.link;
-        let limits = &link.worker.shared.limits;
-        let entry = &link.entry;
+    fn patience(&self, seat: &Seat, leave: bool) -> Moment {
+        let limits = &seat.worker().shared.limits;
+        let entry = seat.entry();
         match (self.partial_since, entry.state()) {
             // A request has begun.
             (Some(since), _) => since + limits.header_timeout,

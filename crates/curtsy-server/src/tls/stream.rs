@@ -11,6 +11,7 @@
 //!   have cut the stream off.
 
 use crate::stream::Stream;
+use rustls::ProtocolVersion;
 use rustls::server::ServerConnectionData;
 use rustls::server::{ServerConfig, UnbufferedServerConnection};
 use rustls::unbuffered::{
@@ -43,6 +44,8 @@ pub(crate) struct Secure {
     input: Input,
     /// Encrypted, and not taken by the socket yet.
     outgoing: Vec<u8>,
+    /// What is outgoing are tickets, which leave with what is written next.
+    tickets_wait: bool,
     ending: Ending,
 }
 
@@ -54,7 +57,10 @@ struct Input {
     plain: Vec<u8>,
     /// How much of `plain` was given out.
     taken: usize,
+    /// By its alert.
     peer_closed: bool,
+    /// The socket has nothing more to give.
+    has_ended: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +88,13 @@ impl Secure {
                 ..Input::default()
             },
             outgoing: Vec::new(),
+            tickets_wait: false,
             ending: Ending::No,
         })
     }
 
-    /// Completes the handshake. If it fails, the peer has been told why.
+    /// Completes the handshake. If it fails, the peer has been told why. Tickets of TLS 1.3 may be
+    /// left to be sent: they go with the first write or flush.
     pub(crate) async fn handshake(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_handshake(cx)).await
     }
@@ -111,16 +119,27 @@ impl Secure {
 
     /// Ready when there may be plaintext to read, the end included.
     pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.input.has_plain() || self.input.peer_closed {
+        if self.input.has_plain() || self.input.peer_closed || self.input.has_ended {
             return Poll::Ready(Ok(()));
         }
         self.socket.poll_read_ready(cx)
+    }
+
+    /// Whether hands are shaken, by TLS 1.3.
+    fn is_open_tls13(&self) -> bool {
+        !self.session.is_handshaking()
+            && self.session.protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut nothing = ReadBuf::new(&mut []);
         loop {
             let processed = self.process_kept(&mut nothing);
+            if processed.is_ok() && self.is_open_tls13() {
+                // One segment and one waking of the client less than if they were sent now.
+                self.tickets_wait = !self.outgoing.is_empty();
+                return Poll::Ready(Ok(()));
+            }
             // What is to be sent goes out, an alert included.
             ready!(self.poll_send(cx))?;
             processed?;
@@ -152,12 +171,16 @@ impl Secure {
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<usize>> {
+        if self.input.has_ended {
+            return Poll::Ready(Ok(0));
+        }
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buf = ReadBuf::new(&mut scratch[..READ]);
             ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
             let received = buf.filled_mut();
             let count = received.len();
             if count == 0 {
+                self.input.has_ended = true;
                 return Poll::Ready(Ok(0));
             }
             let processed = if self.input.encrypted.is_empty() {
@@ -240,6 +263,7 @@ impl Secure {
 
     /// Sends what is queued.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tickets_wait = false;
         let mut sent = 0;
         let result = loop {
             if sent == self.outgoing.len() {
@@ -295,7 +319,9 @@ impl Secure {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_send(cx))?;
+        if !self.tickets_wait {
+            ready!(self.poll_send(cx))?;
+        }
         let total: usize = bufs.iter().map(|buf| buf.len()).sum();
         if total == 0 {
             return Poll::Ready(Ok(0));
@@ -315,17 +341,19 @@ impl Secure {
                 let encrypted = traffic.encrypt(plain, scratch);
                 encrypted.map_err(|error| io::Error::other(error.to_string()))
             })?;
-            // The session may have had something to say first.
-            let sent = if self.outgoing.is_empty() {
-                match Pin::new(&mut self.socket).poll_write(cx, &scratch[..count]) {
-                    Poll::Ready(Ok(sent)) => sent,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            if self.outgoing.is_empty() {
+                let sent = match Pin::new(&mut self.socket).poll_write(cx, &scratch[..count]) {
+                    Poll::Ready(sent) => sent?,
                     Poll::Pending => 0,
-                }
+                };
+                self.outgoing.extend_from_slice(&scratch[sent..count]);
             } else {
-                0
-            };
-            self.outgoing.extend_from_slice(&scratch[sent..count]);
+                // Tickets waited for it, or the session had something to say first.
+                self.outgoing.extend_from_slice(&scratch[..count]);
+                if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+                    return Poll::Ready(Err(error));
+                }
+            }
             Poll::Ready(Ok(plain.len()))
         })
     }
@@ -473,5 +501,125 @@ impl std::fmt::Debug for Secure {
         f.debug_struct("Secure")
             .field("socket", &self.socket)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Secure;
+    use crate::stream::Stream;
+    use crate::tls::gullible::gullible;
+    use crate::{Certificate, TlsConfig};
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, ClientConnection, SupportedProtocolVersion};
+    use std::future::poll_fn;
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::Shutdown;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::{sleep, timeout};
+
+    /// Both ends after the handshake; the client's socket does not block.
+    async fn pair(
+        version: &'static SupportedProtocolVersion,
+    ) -> (Secure, ClientConnection, std::net::TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shaking = tokio::task::spawn_blocking(move || {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = ClientConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .dangerous()
+                .with_custom_certificate_verifier(gullible())
+                .with_no_client_auth();
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+            let mut socket = std::net::TcpStream::connect(address).unwrap();
+            while client.is_handshaking() || client.wants_write() {
+                client.complete_io(&mut socket).unwrap();
+            }
+            socket.set_nonblocking(true).unwrap();
+            (client, socket)
+        });
+        let (socket, _) = listener.accept().await.unwrap();
+        let config = TlsConfig::new([Certificate::self_signed(["localhost"]).unwrap()]).unwrap();
+        let mut server =
+            Secure::new(Stream::Tcp(socket), config.server.clone(), Vec::new()).unwrap();
+        server.handshake().await.unwrap();
+        let (client, socket) = shaking.await.unwrap();
+        (server, client, socket)
+    }
+
+    /// What of the server's data has arrived, once some has.
+    async fn hear(client: &mut ClientConnection, socket: &mut std::net::TcpStream) -> Vec<u8> {
+        let mut plain = vec![0; 1 << 16];
+        loop {
+            match client.read_tls(socket) {
+                Ok(_) => drop(client.process_new_packets().unwrap()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => panic!("{error}"),
+            }
+            if let Ok(count) = client.reader().read(&mut plain) {
+                plain.truncate(count);
+                return plain;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn say(client: &mut ClientConnection, socket: &mut std::net::TcpStream, words: &[u8]) {
+        client.writer().write_all(words).unwrap();
+        while client.wants_write() {
+            client.write_tls(socket).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn tickets_leave_with_the_first_answer() {
+        let (mut server, mut client, mut socket) = pair(&rustls::version::TLS13).await;
+        sleep(Duration::from_millis(20)).await;
+        let mut byte = [0];
+        let early = socket.peek(&mut byte).unwrap_err();
+        assert_eq!(early.kind(), ErrorKind::WouldBlock);
+        server.write_all(b"answer").await.unwrap();
+        // Before any flush.
+        assert_eq!(hear(&mut client, &mut socket).await, b"answer");
+        assert_eq!(client.tls13_tickets_received(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_cut_off_has_no_end_and_is_not_asked_again() {
+        let (mut server, client, socket) = pair(&rustls::version::TLS13).await;
+        let mut part = [0; 64];
+        drop((client, socket));
+        let error = server.read(&mut part).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+        // A socket that would have to be waited for.
+        let (silent, _other) = tokio::net::UnixStream::pair().unwrap();
+        server.socket = Stream::Unix(silent);
+        poll_fn(|cx| server.poll_read_ready(cx)).await.unwrap();
+        let again = timeout(Duration::from_secs(5), server.read(&mut part)).await;
+        let error = again.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "and stays none");
+    }
+
+    #[tokio::test]
+    async fn the_end_is_said_after_one_that_was_seen() {
+        for is_clean in [true, false] {
+            let (mut server, mut client, mut socket) = pair(&rustls::version::TLS13).await;
+            if is_clean {
+                client.send_close_notify();
+                say(&mut client, &mut socket, b"");
+            }
+            socket.shutdown(Shutdown::Write).unwrap();
+            let mut part = [0; 64];
+            assert_eq!(server.read(&mut part).await.is_ok(), is_clean);
+            server.shutdown().await.unwrap();
+            // The alert, and no cut.
+            assert!(hear(&mut client, &mut socket).await.is_empty());
+            assert_eq!(client.tls13_tickets_received(), 1, "before it");
+        }
     }
 }

@@ -360,6 +360,53 @@ async fn sessions_are_resumed_with_tickets() {
 }
 
 #[tokio::test]
+async fn a_ticket_comes_to_those_who_ask_nothing_too() {
+    let server = serve(any_port().tls(config()), |builder| {
+        builder.limits(Limits {
+            park_after: Duration::from_millis(10),
+            ..Limits::default()
+        })
+    })
+    .await;
+    let mut client = secure(server.address, &[]).await;
+    let begun = Instant::now();
+    while client.get_ref().1.tls13_tickets_received() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "no ticket");
+        let read = tokio::time::timeout(Duration::from_millis(20), client.read_u8());
+        assert!(read.await.is_err(), "nothing to read");
+    }
+    server.until(|now| now.counts.parked == 1).await;
+    ask(&mut client, "/").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn keys_are_replaced_between_requests_and_rests() {
+    let server = serve(any_port().tls(config()), |builder| {
+        builder.limits(Limits {
+            park_after: Duration::from_millis(10),
+            ..Limits::default()
+        })
+    })
+    .await;
+    let mut client = secure(server.address, &[]).await;
+    for round in 0..10 {
+        for _ in 0..round {
+            let (_, body) = ask(&mut client, "/big").await;
+            assert_eq!(body.len(), 1 << 20);
+            client.get_mut().1.refresh_traffic_keys().unwrap();
+        }
+        server.until(|now| now.counts.parked == 1).await;
+        client.get_mut().1.refresh_traffic_keys().unwrap();
+        client.flush().await.unwrap();
+        ask(&mut client, "/").await;
+    }
+    let (outcome, last) = tokio::join!(server.stop(), rest(&mut client));
+    assert!(outcome.is_drained());
+    assert!(last.is_empty());
+}
+
+#[tokio::test]
 async fn client_certificates_are_optional_or_required() {
     let authority_key = rcgen::KeyPair::generate().unwrap();
     let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
