@@ -58,6 +58,21 @@ impl Body {
         }
     }
 
+    /// Of a request that has arrived to its end.
+    #[inline]
+    pub(crate) fn whole(bytes: Bytes, link: Arc<Link>) -> Self {
+        if bytes.is_empty() {
+            return Self::none(link);
+        }
+        let most = link.worker.shared.limits.request_body_bytes;
+        Self {
+            kind: Kind::Whole(Some(bytes)),
+            most: most.unwrap_or(u64::MAX),
+            link: Some(link),
+            read: 0,
+        }
+    }
+
     pub(crate) fn incoming(incoming: Incoming, link: Arc<Link>) -> Self {
         if !incoming.is_end_stream() {
             link.body_opened();

@@ -29,6 +29,12 @@ pub trait Service: Clone + Send + 'static {
 
     /// Takes a request.
     fn call(&mut self, request: Arrived<'_>) -> Self::Future;
+
+    /// Takes a request that has arrived to its end; `None` if it takes none but hyper's.
+    fn call_whole(&mut self, request: Request<Body>) -> Option<Self::Future>;
+
+    /// Whether it takes requests that have arrived to their end.
+    const TAKES_WHOLE: bool;
 }
 
 /// A request as hyper hands it over, and the connection that brought it.
@@ -139,6 +145,13 @@ where
     fn call(&mut self, request: Arrived<'_>) -> S::Future {
         self.0.call(request.into_request())
     }
+
+    #[inline]
+    fn call_whole(&mut self, request: Request<Body>) -> Option<S::Future> {
+        Some(self.0.call(request))
+    }
+
+    const TAKES_WHOLE: bool = true;
 }
 
 /// A [`hyper::service::Service`] of requests with `R` for a body: [`Body`], or hyper's own
@@ -185,6 +198,13 @@ where
     fn call(&mut self, request: Arrived<'_>) -> S::Future {
         self.0.call(request.into_request())
     }
+
+    #[inline]
+    fn call_whole(&mut self, request: Request<Body>) -> Option<S::Future> {
+        Some(self.0.call(request))
+    }
+
+    const TAKES_WHOLE: bool = true;
 }
 
 impl<S, B> IntoService<Hyper<(), Incoming>> for S
@@ -220,4 +240,10 @@ where
     fn call(&mut self, request: Arrived<'_>) -> S::Future {
         self.0.call(request.into_incoming())
     }
+
+    fn call_whole(&mut self, _: Request<Body>) -> Option<S::Future> {
+        None
+    }
+
+    const TAKES_WHOLE: bool = false;
 }

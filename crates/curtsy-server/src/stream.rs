@@ -5,6 +5,7 @@ use bytes::Bytes;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -144,16 +145,31 @@ pub(crate) enum Received {
     Ended,
 }
 
+/// How much is taken at once, in bytes: most heads fit, and what does not is read later.
+const SIZE: usize = 2048;
+
 /// Takes what has arrived, without waiting.
 pub(crate) fn receive(fd: BorrowedFd<'_>) -> Received {
-    /// Most heads fit; what does not is read later.
-    const SIZE: usize = 2048;
     let mut buffer = [0u8; SIZE];
     match recv(fd, &mut buffer, RecvFlags::DONTWAIT) {
         Ok((0, _)) => Received::Ended,
         Ok((count, _)) => Received::Bytes(Bytes::copy_from_slice(&buffer[..count.min(SIZE)])),
         Err(Errno::AGAIN | Errno::INTR) => Received::Nothing,
         Err(_) => Received::Ended,
+    }
+}
+
+/// Takes what has arrived, as much as fits in 2 KiB, without waiting; `None` if nothing has.
+fn receive_into(fd: BorrowedFd<'_>, buf: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
+    let mut bytes = [const { MaybeUninit::uninit() }; SIZE];
+    let most = SIZE.min(buf.remaining());
+    match recv(fd, &mut bytes[..most], RecvFlags::DONTWAIT) {
+        Ok(((received, _), _)) => {
+            buf.put_slice(received);
+            Some(Ok(()))
+        }
+        Err(Errno::AGAIN | Errno::INTR) => None,
+        Err(error) => Some(Err(error.into())),
     }
 }
 
@@ -191,7 +207,13 @@ impl AsyncRead for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
-            Self::Unwatched(_) => {
+            Self::Unwatched(bare) => {
+                // It may have said all that it will say: then nobody has to wait for it.
+                if let Some(bare) = bare
+                    && let Some(received) = receive_into(bare.fd.as_fd(), buf)
+                {
+                    return Poll::Ready(received);
+                }
                 this.watch()?;
                 Pin::new(this).poll_read(cx, buf)
             }

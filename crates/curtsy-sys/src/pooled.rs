@@ -8,6 +8,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::ptr::NonNull;
 
@@ -43,6 +44,16 @@ impl<T> Pooled<T> {
     pub fn as_mut(&mut self) -> Pin<&mut T> {
         // SAFETY: the value is there until this is dropped, and is dropped in place.
         unsafe { Pin::new_unchecked(self.0.as_mut()) }
+    }
+}
+
+impl<T> Deref for Pooled<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the value is there until this is dropped, and only who has this mutably changes it.
+        unsafe { self.0.as_ref() }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::link::{Link, Stage};
 use crate::note::Note;
 use crate::service::BoxError;
 use bytes::{Buf, Bytes};
+use curtsy_sys::pooled::Pooled;
 use http_body::{Body, Frame, SizeHint};
 use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +18,7 @@ use std::task::{Context, Poll, ready};
 
 pin_project_lite::pin_project! {
     /// The service's body, or a short text of ours.
-    pub(crate) struct Answer<B> {
+    pub(crate) struct Answer<B: Body> {
         #[pin]
         inner: Inner<B>,
         complete: Complete,
@@ -26,9 +27,55 @@ pin_project_lite::pin_project! {
 
 pin_project_lite::pin_project! {
     #[project = InnerProjection]
-    enum Inner<B> {
+    enum Inner<B: Body> {
         Service { #[pin] body: B },
+        Settled { body: Pooled<B>, seen: Option<Seen<B>> },
         Text { text: Option<Bytes> },
+    }
+}
+
+/// What a body gave when it was asked whether it is whole, and the size that it promised.
+struct Seen<B: Body> {
+    frame: Option<Result<Frame<Data<B::Data>>, BoxError>>,
+    size: u64,
+}
+
+/// The service's body where it can be looked at, and moved afterwards.
+pub(crate) struct Settled<B: Body> {
+    body: Pooled<B>,
+    seen: Option<Seen<B>>,
+    complete: Complete,
+}
+
+impl<B> Settled<B>
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    /// The body in one piece of that size, which it promised, if it is there. If not, it is as if nobody had asked.
+    #[inline]
+    pub(crate) fn poll_whole(&mut self, cx: &mut Context<'_>, size: u64) -> Option<Data<B::Data>> {
+        let Poll::Ready(frame) = self.complete.poll_frame(self.body.as_mut(), cx) else {
+            return None;
+        };
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) if data.remaining() as u64 == size => Some(data),
+            other => {
+                let frame = other
+                    .map(|frame| frame.map(|frame| frame.map_or_else(|frame| frame, Frame::data)));
+                self.seen = Some(Seen { frame, size });
+                None
+            }
+        }
+    }
+}
+
+impl<B: Body> From<Settled<B>> for Answer<B> {
+    fn from(settled: Settled<B>) -> Self {
+        let (body, seen) = (settled.body, settled.seen);
+        Self {
+            inner: Inner::Settled { body, seen },
+            complete: settled.complete,
+        }
     }
 }
 
@@ -44,7 +91,53 @@ impl Drop for Complete {
     }
 }
 
-impl<B> Answer<B> {
+impl Complete {
+    /// Asks the service's body for the next part of it.
+    #[inline]
+    fn poll_frame<B>(
+        &mut self,
+        body: Pin<&mut B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Data<B::Data>>, BoxError>>>
+    where
+        B: Body<Error: Into<BoxError>>,
+    {
+        // A panic here cuts the answer off: there is no way to take back what went out.
+        let polled = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx)));
+        let Ok(polled) = polled else {
+            let request = self.0.entry.straggler(crate::clock::now());
+            tracing::error!(
+                request = request.map(tracing::field::display),
+                "the body of an answer panicked; its connection is cut"
+            );
+            return Poll::Ready(Some(Err("the body of the answer panicked".into())));
+        };
+        let polled = ready!(polled);
+        if let (Some(note), Some(Ok(frame))) = (&mut self.1, &polled) {
+            note.sent(frame.data_ref().map_or(0, Buf::remaining));
+        }
+        Poll::Ready(polled.map(|frame| match frame {
+            Ok(frame) => Ok(frame.map_data(Data::Service)),
+            Err(error) => Err(error.into()),
+        }))
+    }
+}
+
+impl<B: Body> Answer<B> {
+    /// Puts the service's body where it can be looked at; not a text of ours.
+    #[inline]
+    pub(crate) fn settle(self) -> Result<Settled<B>, Self> {
+        let Self { inner, complete } = self;
+        match inner {
+            Inner::Service { body } => Ok(Settled {
+                body: Pooled::new(body),
+                seen: None,
+                complete,
+            }),
+            inner @ (Inner::Settled { .. } | Inner::Text { .. }) => Err(Self { inner, complete }),
+        }
+    }
+
     pub(crate) fn service(body: B, link: Arc<Link>) -> Self {
         link.set_stage(Stage::Answering);
         Self {
@@ -88,32 +181,18 @@ where
                 }
                 Poll::Ready(text.map(|text| Ok(Frame::data(Data::Text(text)))))
             }
-            InnerProjection::Service { body } => {
-                // A panic here cuts the answer off: there is no way to take back what went out.
-                let polled = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx)));
-                let Ok(polled) = polled else {
-                    let request = this.complete.0.entry.straggler(crate::clock::now());
-                    tracing::error!(
-                        request = request.map(tracing::field::display),
-                        "the body of an answer panicked; its connection is cut"
-                    );
-                    return Poll::Ready(Some(Err("the body of the answer panicked".into())));
-                };
-                let polled = ready!(polled);
-                if let (Some(note), Some(Ok(frame))) = (&mut this.complete.1, &polled) {
-                    note.sent(frame.data_ref().map_or(0, Buf::remaining));
-                }
-                Poll::Ready(polled.map(|frame| match frame {
-                    Ok(frame) => Ok(frame.map_data(Data::Service)),
-                    Err(error) => Err(error.into()),
-                }))
-            }
+            InnerProjection::Service { body } => this.complete.poll_frame(body, cx),
+            InnerProjection::Settled { body, seen } => match seen.take() {
+                Some(Seen { frame, .. }) => Poll::Ready(frame),
+                None => this.complete.poll_frame(body.as_mut(), cx),
+            },
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             Inner::Service { body } => body.is_end_stream(),
+            Inner::Settled { body, seen } => seen.is_none() && body.is_end_stream(),
             Inner::Text { text } => text.is_none(),
         }
     }
@@ -121,6 +200,10 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Inner::Service { body } => body.size_hint(),
+            Inner::Settled { body, seen } => match seen {
+                Some(seen) => SizeHint::with_exact(seen.size),
+                None => body.size_hint(),
+            },
             Inner::Text { text } => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }

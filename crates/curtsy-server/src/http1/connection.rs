@@ -13,14 +13,14 @@ use crate::handshake;
 use crate::http1::deadlines::{self, Due, Situation};
 use crate::http1::refusal::{self, refuse};
 use crate::http1::rules::Refusal;
-use crate::http1::service::Judge;
+use crate::http1::service::{Answering, Judge};
+use crate::http1::whole;
 use crate::http1::wire::Wire;
 use crate::link::{BodyFault, Link, Stage};
 use crate::lot::Parked;
 use crate::seat::Seat;
 use crate::service::Service;
 use crate::shared::Orders;
-use crate::stream::{Received, Stream};
 use crate::wheel;
 use crate::worker::{Fresh, Worker};
 use bytes::Bytes;
@@ -50,80 +50,136 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
     entry.resume_served(served);
     let link = Arc::new(Link::new(entry, worker));
     let seat = Arc::new(Seat::take(&link));
-    let first = match first.is_empty() {
-        // It may have said all that it will say: then nobody has to wait for it.
-        true => match stream.receive() {
-            Received::Bytes(first) => first,
-            Received::Nothing => first,
-            // Before its seat is given up.
-            Received::Ended => return drop(stream),
-        },
-        false => first,
-    };
-    let mut wire = Wire::new(stream, link.clone(), seat, first);
-    let mut wide = false;
-    loop {
-        if !wire.has_first() {
-            match wait(wire.stream_mut(), &link).await {
-                Silence::Broken => {}
-                Silence::Lasting => return park(wire, &link),
-                Silence::Cut => return,
-            }
-        }
-        match converse(service.clone(), wire, &link, wide).await {
-            Turn::Ended => return,
-            Turn::Resting(resting) => return park(resting, &link),
-            Turn::Again(again) => wire = again,
-            Turn::Leaving(leaving, unread) => return leave(leaving, unread, &link),
-            Turn::Other(other, first) => return handshake::other(other, first, &link).await,
-            Turn::ManyFields(again) => {
-                wide = true;
-                wire = again;
-            }
-            Turn::Refused(refused, refusal) => {
-                crate::note::malformed(&link, refusal.status.as_u16());
-                tracing::debug!(
-                    peer = %link.entry.peer(),
-                    status = refusal.status.as_u16(),
-                    why = refusal.text.trim_end(),
-                    "not a request"
-                );
-                return refuse(refused, refusal, link.worker.shared.limits.close_linger).await;
-            }
+    let judge = Judge::new(service, link.clone(), seat.clone());
+    let wire = Wire::new(stream, link.clone(), seat, first);
+    match talk(judge, wire, &link).await {
+        End::Closed => {}
+        End::Parked(wire) => park(wire, &link),
+        End::Leaving(wire, unread) => leave(wire, unread, &link),
+        // Large futures, and few connections come here.
+        End::Other(other, first) => Box::pin(handshake::other(other, first, &link)).await,
+        End::Refused(refused, refusal) => {
+            crate::note::malformed(&link, refusal.status.as_u16());
+            tracing::debug!(
+                peer = %link.entry.peer(),
+                status = refusal.status.as_u16(),
+                why = refusal.text.trim_end(),
+                "not a request"
+            );
+            let linger = link.worker.shared.limits.close_linger;
+            Box::pin(refuse(refused, refusal, linger)).await;
         }
     }
 }
 
-/// How a connection that has nothing to say goes on.
-enum Silence {
-    /// It speaks.
-    Broken,
+/// What becomes of a connection that has nothing more to say here.
+enum End {
+    /// The socket is closed, or belongs to the program.
+    Closed,
+    /// It waits for its client.
+    Parked(Wire),
+    /// The same, and there is an heir to take it.
+    Leaving(Wire, Bytes),
+    /// What came is no request.
+    Refused(Wire, Refusal),
+    /// What came is no HTTP/1 either: bytes of something else, all of them.
+    Other(Wire, Bytes),
+}
+
+/// Answers requests: on the spot where they are whole, and by hyper where they are not.
+async fn talk<S: Service>(mut judge: Judge<S>, mut wire: Wire, link: &Arc<Link>) -> End {
+    let mut wide = false;
+    loop {
+        let begun = match attend(&mut judge, &mut wire, link).await {
+            Attended::Engine(begun) => begun,
+            Attended::Lasting => return End::Parked(wire),
+            Attended::Cut => return End::Closed,
+        };
+        // In a box of its own: most connections get by without it.
+        let turn = Box::pin(converse(judge.for_hyper(begun), wire, link, wide)).await;
+        match turn {
+            Turn::Ended => return End::Closed,
+            Turn::Resting(resting) => return End::Parked(resting),
+            Turn::Again(again) => wire = again,
+            Turn::Leaving(leaving, unread) => return End::Leaving(leaving, unread),
+            Turn::Other(other, first) => return End::Other(other, first),
+            Turn::ManyFields(again) => {
+                wide = true;
+                wire = again;
+            }
+            Turn::Refused(refused, refusal) => return End::Refused(refused, refusal),
+        }
+    }
+}
+
+/// How a connection goes on that was attended to.
+enum Attended<S: Service> {
+    /// With hyper, which finds what was begun of an answer, if anything was.
+    Engine(Option<Box<Answering<S>>>),
     /// It stays silent.
     Lasting,
     /// The server ends it.
     Cut,
 }
 
-/// Waits for the first byte, before any buffer is made for it.
-async fn wait(stream: &mut Stream, link: &Link) -> Silence {
+/// Waits for what the client says, before any buffer is made for it, and answers what is whole.
+async fn attend<S: Service>(
+    judge: &mut Judge<S>,
+    wire: &mut Wire,
+    link: &Arc<Link>,
+) -> Attended<S> {
+    let mut watching = false;
     poll_fn(|cx| {
-        link.entry.watch(cx.waker());
+        // With many connections this one's state is cold.
+        let (facts, entry): (&Link, &Entry) = (link, &link.entry);
+        prefetch(entry);
+        prefetch(facts);
+        if !watching {
+            link.entry.watch(cx.waker());
+            watching = true;
+        }
         let orders = link.orders();
         if link.entry.is_killed() || orders & Orders::CUT != 0 {
-            return Poll::Ready(Silence::Cut);
+            return Poll::Ready(Attended::Cut);
         }
-        if stream.poll_read_ready(cx).is_ready() {
-            return Poll::Ready(Silence::Broken);
+        if S::TAKES_WHOLE {
+            if let Some(attended) = answer(judge, wire, link, cx) {
+                return Poll::Ready(attended);
+            }
+        } else if wire.poll_spoken(cx).is_ready() {
+            return Poll::Ready(Attended::Engine(None));
         }
+        link.report();
         if orders & (Orders::DRAIN | Orders::CLOSE_IDLE | Orders::HAND_OVER) != 0 {
-            return Poll::Ready(Silence::Lasting);
+            return Poll::Ready(Attended::Lasting);
         }
         match next_due(link) {
-            Some((at, _)) => poll_alarm(link, at).map(|()| Silence::Lasting),
+            Some((at, _)) => poll_alarm(link, at).map(|()| Attended::Lasting),
             None => Poll::Pending,
         }
     })
     .await
+}
+
+/// Answers what has arrived and is whole; `None` if that is all that is to be done for now.
+#[inline]
+fn answer<S: Service>(
+    judge: &mut Judge<S>,
+    wire: &mut Wire,
+    link: &Link,
+    cx: &mut Context<'_>,
+) -> Option<Attended<S>> {
+    let is_last = match whole::turn(judge, wire, cx) {
+        whole::Turn::Silent => return None,
+        whole::Turn::Left(begun) => return Some(Attended::Engine(begun)),
+        whole::Turn::Closing => wire.is_all_read(cx),
+        whole::Turn::Ended => !wire.stream().is_tls(),
+    };
+    if is_last {
+        return Some(Attended::Cut);
+    }
+    link.close_after_answer(false);
+    Some(Attended::Engine(None))
 }
 
 /// How a turn of talking to the client ended.
@@ -159,13 +215,17 @@ enum Stop {
     Cut,
 }
 
-async fn converse<S: Service>(service: S, mut wire: Wire, link: &Arc<Link>, wide: bool) -> Turn {
+async fn converse<S: Service>(
+    judge: Judge<S>,
+    mut wire: Wire,
+    link: &Arc<Link>,
+    wide: bool,
+) -> Turn {
     let shared = &link.worker.shared;
     let vectored = link.is_large();
     if vectored {
         wire.write_vectored();
     }
-    let judge = Judge::new(service, link.clone(), wire.seat.clone());
     let mut builder = http1::Builder::new();
     builder
         .header_read_timeout(None)
@@ -179,6 +239,10 @@ async fn converse<S: Service>(service: S, mut wire: Wire, link: &Arc<Link>, wide
     let mut connection = builder
         .serve_connection(TokioIo::new(wire), judge)
         .with_upgrades();
+    if link.is_closing() && link.stage() != Stage::Called && link.stage() != Stage::Answering {
+        // The last answer is on its way.
+        Pin::new(&mut connection).graceful_shutdown();
+    }
     let mut leftover = None;
     let mut watching = false;
     let (facts, entry): (&Link, &Entry) = (link, &link.entry);

@@ -10,6 +10,7 @@ mod refusal;
 mod rules;
 mod scan;
 mod service;
+mod whole;
 mod wire;
 
 pub(crate) use answer::{Answer, Data};

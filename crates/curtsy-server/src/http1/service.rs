@@ -1,6 +1,7 @@
 //! The service between hyper and the program: it judges each request, notes it, hands it on, and
 //! sees to its answer.
 
+use crate::body::Body;
 use crate::http1::answer::Answer;
 use crate::http1::framing::BodyLength;
 use crate::http1::rules::{self, Refusal, Verdict};
@@ -16,6 +17,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue
 use http::{Extensions, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,13 +28,15 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 /// One connection's service.
-pub(crate) struct Judge<S> {
+pub(crate) struct Judge<S: Service> {
     service: S,
     link: Arc<Link>,
     /// What the program puts into each request of this connection.
     extensions: Option<Extensions>,
     /// Kept by handlers that outlive their client.
     seat: Arc<Seat>,
+    /// The answer, in the making or made, to the request that hyper is about to hand over.
+    begun: Cell<Option<Box<Answering<S>>>>,
 }
 
 impl<S: Service> Judge<S> {
@@ -47,7 +51,27 @@ impl<S: Service> Judge<S> {
             link,
             extensions,
             seat,
+            begun: Cell::new(None),
         }
+    }
+
+    /// The same for hyper, with what was begun of an answer to the first request that it will find.
+    pub(crate) fn for_hyper(&self, begun: Option<Box<Answering<S>>>) -> Self {
+        Self {
+            service: self.service.clone(),
+            link: self.link.clone(),
+            extensions: self.extensions.clone(),
+            seat: self.seat.clone(),
+            begun: Cell::new(begun),
+        }
+    }
+
+    /// A service that takes a request now, if it does.
+    #[inline]
+    pub(crate) fn ready(&self) -> Option<S> {
+        let mut service = self.service.clone();
+        let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(()))).then_some(service)
     }
 
     fn furnish(&self, link: &Link, extensions: &mut Extensions) {
@@ -68,7 +92,13 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
 
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Answering<S> {
-        self.judge(request, &self.link, &self.seat)
+        match self.begun.take() {
+            Some(begun) => {
+                self.link.forget_head();
+                *begun
+            }
+            None => self.judge(request, &self.link, &self.seat),
+        }
     }
 }
 
@@ -77,9 +107,41 @@ impl<S: Service> Judge<S> {
     #[inline]
     pub(crate) fn judge(
         &self,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         link: &Arc<Link>,
         seat: &Arc<Seat>,
+    ) -> Answering<S> {
+        self.judge_with(request, link, seat, |request, has_body, seat| {
+            let request = Arrived {
+                request,
+                link,
+                has_body,
+            };
+            State::begin(self.service.clone(), request, seat)
+        })
+    }
+
+    /// The same with a request that has arrived to its end, and a service that is ready.
+    #[inline]
+    pub(crate) fn judge_whole(&self, mut service: S, request: Request<Body>) -> Answering<S> {
+        self.judge_with(
+            request,
+            &self.link,
+            &self.seat,
+            |request, _, seat| match service.call_whole(request) {
+                Some(future) => State::called(future, seat),
+                None => State::Done { done: Done::Panic },
+            },
+        )
+    }
+
+    #[inline]
+    fn judge_with<B: http_body::Body>(
+        &self,
+        mut request: Request<B>,
+        link: &Arc<Link>,
+        seat: &Arc<Seat>,
+        call: impl FnOnce(Request<B>, bool, &mut Option<Arc<Seat>>) -> State<S>,
     ) -> Answering<S> {
         let has_body = !request.body().is_end_stream();
         let uri = request.uri();
@@ -122,13 +184,7 @@ impl<S: Service> Judge<S> {
         };
         let entered = answering.note.as_deref().map(Note::enter);
         let called = catch_unwind(AssertUnwindSafe(|| {
-            let request = Arrived {
-                request,
-                link,
-                has_body,
-            };
-            let (service, seat) = (self.service.clone(), &mut answering.seat);
-            answering.state = State::begin(service, request, seat);
+            answering.state = call(request, has_body, &mut answering.seat);
         }));
         drop(entered);
         if called.is_err() {
@@ -226,6 +282,24 @@ enum State<S: Service> {
     Done {
         done: Done,
     },
+    /// It is there, whole or to be gone on with.
+    Made {
+        response: Option<Box<Response<Answer<S::Body>>>>,
+    },
+}
+
+impl<S: Service> Answering<S> {
+    /// An answer that is there already.
+    pub(crate) fn made(response: Response<Answer<S::Body>>) -> Self {
+        let response = Some(Box::new(response));
+        Self {
+            state: State::Made { response },
+            manner: Manner::default(),
+            link: None,
+            seat: None,
+            note: None,
+        }
+    }
 }
 
 /// What came of the service.
@@ -255,11 +329,16 @@ impl<S: Service> State<S> {
 
     #[inline]
     fn call(service: &mut S, request: Arrived<'_>, seat: &mut Option<Arc<Seat>>) -> Self {
+        Self::called(service.call(request), seat)
+    }
+
+    #[inline]
+    fn called(future: S::Future, seat: &mut Option<Arc<Seat>>) -> Self {
         match seat.take() {
             None => Self::Called {
-                future: Pooled::new(service.call(request)),
+                future: Pooled::new(future),
             },
-            Some(seat) => detach(service.call(request), seat),
+            Some(seat) => detach(future, seat),
         }
     }
 
@@ -287,7 +366,7 @@ impl<S: Service> State<S> {
                 Ok(Err(())) | Err(_) => return Poll::Ready(()),
             },
             Self::Done { done } => Came::Done(std::mem::replace(done, Done::Panic)),
-            Self::Unready { .. } => return Poll::Ready(()),
+            Self::Unready { .. } | Self::Made { .. } => return Poll::Ready(()),
         };
         Poll::Ready(())
     }
@@ -336,6 +415,12 @@ impl<S: Service> Future for Answering<S> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        if let State::Made { response } = &mut this.state {
+            // Nobody polls again.
+            return response
+                .take()
+                .map_or(Poll::Pending, |response| Poll::Ready(Ok(*response)));
+        }
         let (state, seat) = (&mut this.state, &mut this.seat);
         let entered = this.note.as_deref().map(Note::enter);
         let mut came = Came::Done(Done::Panic);
@@ -367,7 +452,11 @@ impl<S: Service> Future for Answering<S> {
 }
 
 #[inline]
-fn served<B>(mut response: Response<B>, manner: Manner, link: Arc<Link>) -> Response<Answer<B>> {
+fn served<B: http_body::Body>(
+    mut response: Response<B>,
+    manner: Manner,
+    link: Arc<Link>,
+) -> Response<Answer<B>> {
     match link.body_fault() {
         Some(BodyFault::Framing) => return refused(rules::BROKEN_BODY, link),
         Some(BodyFault::TooLarge) => return refused(rules::TOO_LARGE, link),
@@ -418,7 +507,7 @@ fn set_close<B>(response: &mut Response<B>) {
         .insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-fn refused<B>(refusal: Refusal, link: Arc<Link>) -> Response<Answer<B>> {
+fn refused<B: http_body::Body>(refusal: Refusal, link: Arc<Link>) -> Response<Answer<B>> {
     link.close_after_answer(link.is_body_open() || link.closes_gently());
     tracing::debug!(
         peer = %link.entry.peer(),
@@ -431,7 +520,7 @@ fn refused<B>(refusal: Refusal, link: Arc<Link>) -> Response<Answer<B>> {
     response
 }
 
-fn failed<B>(error: &BoxError, link: Arc<Link>) -> Response<Answer<B>> {
+fn failed<B: http_body::Body>(error: &BoxError, link: Arc<Link>) -> Response<Answer<B>> {
     let request = link.entry.straggler(crate::clock::now());
     tracing::error!(
         request = request.map(tracing::field::display),
@@ -441,7 +530,7 @@ fn failed<B>(error: &BoxError, link: Arc<Link>) -> Response<Answer<B>> {
     internal_error(link)
 }
 
-fn panicked<B>(link: Arc<Link>) -> Response<Answer<B>> {
+fn panicked<B: http_body::Body>(link: Arc<Link>) -> Response<Answer<B>> {
     let request = link.entry.straggler(crate::clock::now());
     tracing::error!(
         request = request.map(tracing::field::display),
@@ -450,7 +539,7 @@ fn panicked<B>(link: Arc<Link>) -> Response<Answer<B>> {
     internal_error(link)
 }
 
-fn internal_error<B>(link: Arc<Link>) -> Response<Answer<B>> {
+fn internal_error<B: http_body::Body>(link: Arc<Link>) -> Response<Answer<B>> {
     link.close_after_answer(link.is_body_open());
     let mut response = text(
         StatusCode::INTERNAL_SERVER_ERROR,
@@ -461,7 +550,7 @@ fn internal_error<B>(link: Arc<Link>) -> Response<Answer<B>> {
     response
 }
 
-fn options<B>(link: Arc<Link>) -> Response<Answer<B>> {
+fn options<B: http_body::Body>(link: Arc<Link>) -> Response<Answer<B>> {
     link.worker.tally.answer(StatusCode::OK.as_u16());
     if link.orders() & Orders::DRAIN != 0 {
         link.close_after_answer(false);
@@ -477,7 +566,11 @@ fn options<B>(link: Arc<Link>) -> Response<Answer<B>> {
     response
 }
 
-fn text<B>(status: StatusCode, text: &'static str, link: Arc<Link>) -> Response<Answer<B>> {
+fn text<B: http_body::Body>(
+    status: StatusCode,
+    text: &'static str,
+    link: Arc<Link>,
+) -> Response<Answer<B>> {
     link.worker.tally.answer(status.as_u16());
     let mut response = Response::new(Answer::text(text, link));
     *response.status_mut() = status;

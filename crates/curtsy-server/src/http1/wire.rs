@@ -18,14 +18,15 @@ use crate::http1::framing::Framing;
 use crate::link::{BodyFault, Link, Stage};
 use crate::seat::Seat;
 use crate::shared::Orders;
-use crate::stream::{Bare, Stream};
-use bytes::{Buf, Bytes};
+use crate::stream::{Bare, Received, Stream};
+use bytes::{Buf, Bytes, BytesMut};
+use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::task::coop::has_budget_remaining;
 
 /// How much of pipelined answers is held back at most, in bytes.
@@ -33,7 +34,7 @@ const HELD_MOST: usize = 64 << 10;
 
 /// An answer that leaves in such pieces is large, in bytes: to copy it costs more than to write it
 /// from where it is.
-const LARGE: usize = 16 << 10;
+pub(crate) const LARGE: usize = 16 << 10;
 
 /// How much is read at most while a request is in flight, in bytes: most heads fit.
 const AHEAD_MOST: usize = 2 << 10;
@@ -110,8 +111,102 @@ impl Wire {
         }
     }
 
-    pub(crate) fn has_first(&self) -> bool {
-        !self.first.is_empty()
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// What was read and not yet asked for.
+    #[inline]
+    pub(crate) fn take_first(&mut self) -> Bytes {
+        std::mem::take(&mut self.first)
+    }
+
+    /// Keeps what is to be asked for next; nothing may be there.
+    #[inline]
+    pub(crate) fn keep_first(&mut self, bytes: Bytes) {
+        self.first = bytes;
+    }
+
+    /// Some of an answer is to be sent before anything else.
+    pub(crate) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Reads past hyper what has arrived, as much as fits; 0 at the end.
+    #[inline]
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let polled = pin!(self.stream.read_buf(input)).poll(cx);
+        if let Poll::Ready(Ok(count)) = &polled {
+            self.link.wire_received(*count);
+        }
+        polled
+    }
+
+    /// Ready when hyper has something to do: bytes to read, or the end.
+    pub(crate) fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.first.is_empty() {
+            return Poll::Ready(());
+        }
+        match self.stream.receive() {
+            Received::Bytes(first) => {
+                self.link.wire_received(first.len());
+                self.first = first;
+                Poll::Ready(())
+            }
+            Received::Ended => Poll::Ready(()),
+            Received::Nothing => self.stream.poll_read_ready(cx).map(|_| ()),
+        }
+    }
+
+    /// Sends past hyper what answers the requests that were called last; whether the socket took all of it. What it did not
+    /// take is held, and leaves before anything of hyper's.
+    #[inline]
+    pub(crate) fn send(&mut self, cx: &mut Context<'_>, mut bufs: &mut [io::IoSlice<'_>]) -> bool {
+        io::IoSlice::advance_slices(&mut bufs, 0);
+        while self.held.is_empty() && !bufs.is_empty() {
+            let stream = Pin::new(&mut self.stream);
+            let polled = match &*bufs {
+                [only] => stream.poll_write(cx, only),
+                _ => stream.poll_write_vectored(cx, bufs),
+            };
+            match self.wrote(polled) {
+                Poll::Ready(Ok(count @ 1..)) => io::IoSlice::advance_slices(&mut bufs, count),
+                // If it is broken, whoever tries again learns of it.
+                Poll::Ready(Ok(0) | Err(_)) | Poll::Pending => break,
+            }
+        }
+        bufs.iter().for_each(|buf| self.held.extend_from_slice(buf));
+        if self.link.stage() == Stage::Answered {
+            self.handed_over = self.link.entry.served();
+        }
+        if !self.held.is_empty() {
+            return false;
+        }
+        if self.stream.is_tls() && !matches!(self.poll_flush_tls(cx), Poll::Ready(Ok(()))) {
+            return false;
+        }
+        self.flushed();
+        true
+    }
+
+    /// What is encrypted leaves in pieces of its own.
+    fn poll_flush_tls(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.link.write_blocked(flushed.is_pending());
+        flushed
+    }
+
+    /// Whether nothing more has arrived or is expected, so that to close the socket says all there is to say.
+    #[inline]
+    pub(crate) fn is_all_read(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.stream.is_tls()
+            && !self.link.closes_gently()
+            && self.stream.is_silent(cx)
+            && has_budget_remaining()
     }
 
     pub(crate) fn stream(&self) -> &Stream {
@@ -411,9 +506,7 @@ impl AsyncWrite for Wire {
             this.watch(cx)?;
         }
         if this.stream.is_tls() {
-            let flushed = Pin::new(&mut this.stream).poll_flush(cx);
-            this.link.write_blocked(flushed.is_pending());
-            ready!(flushed)?;
+            ready!(this.poll_flush_tls(cx))?;
         }
         this.flushed();
         Poll::Ready(Ok(()))
@@ -427,11 +520,7 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(()));
         }
         if this.closing == Closing::No {
-            let is_all_read = !this.stream.is_tls()
-                && !this.link.closes_gently()
-                && this.stream.is_silent(cx)
-                && has_budget_remaining();
-            if is_all_read {
+            if this.is_all_read(cx) {
                 // To close it says the same.
                 this.closing = Closing::Done;
                 return Poll::Ready(Ok(()));

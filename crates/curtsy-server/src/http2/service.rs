@@ -23,7 +23,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll, ready};
 
 /// One connection's service.
-pub(crate) struct Streams<S> {
+pub(crate) struct Streams<S: Service> {
     judge: Judge<S>,
     carrier: Arc<Carrier>,
     seat: Arc<Seat>,
@@ -268,7 +268,7 @@ impl<S: Service> Future for StreamAnswering<S> {
 
 /// An answer that reaches nobody. Its date is one that the encoder does not enter into its table, of which the client's
 /// would know nothing.
-fn fill<B>(length: usize) -> Response<StreamBody<B>> {
+fn fill<B: Body>(length: usize) -> Response<StreamBody<B>> {
     let inner = match length {
         0 => Inner::Nothing,
         _ => Inner::Filler {
@@ -302,7 +302,7 @@ fn keep_length<B: Body>(response: &mut Response<B>) {
 pin_project_lite::pin_project! {
     /// The body of an answer on its way to hyper, which asks for the next part of it when the
     /// client has room for more.
-    pub(crate) struct StreamBody<B> {
+    pub(crate) struct StreamBody<B: Body> {
         #[pin]
         inner: Inner<B>,
         kept: Option<Held>,
@@ -311,7 +311,7 @@ pin_project_lite::pin_project! {
 
 pin_project_lite::pin_project! {
     #[project = InnerProjection]
-    enum Inner<B> {
+    enum Inner<B: Body> {
         Answer { #[pin] body: Answer<B> },
         Filler { bytes: Bytes },
         Nothing,

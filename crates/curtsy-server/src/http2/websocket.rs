@@ -58,7 +58,10 @@ pub(crate) fn as_upgrade<B>(request: Request<B>) -> Request<B> {
 }
 
 /// The service's answer in terms of HTTP/2; whether it opens the socket.
-pub(crate) fn answer<B>(response: Response<Answer<B>>, kept: &Arc<Kept>) -> Response<Answer<B>> {
+pub(crate) fn answer<B: http_body::Body>(
+    response: Response<Answer<B>>,
+    kept: &Arc<Kept>,
+) -> Response<Answer<B>> {
     match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => {
             let mut response = response;
