@@ -6,7 +6,7 @@
 )]
 
 use allocation_counter::measure;
-use curtsy_server::{DrainPolicy, Limits, Server};
+use curtsy_server::{Body, DrainPolicy, IntoService, Limits, Server};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -23,7 +23,9 @@ use std::time::Duration;
 const GET: &[u8] = b"GET /some/where HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n";
 const POST: &[u8] = b"POST /some/where HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer<B: http_body::Body>(
+    request: Request<B>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     // An empty body is at its end and gives nothing.
     let _ = request.into_body().collect().await;
     Ok(Response::new(Full::new(Bytes::from_static(b"answer"))))
@@ -56,7 +58,8 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-fn ours(request: &'static [u8], times: usize) -> u64 {
+/// With hyper's own body, which only hyper can make, or with the server's.
+fn ours<Kind>(service: impl IntoService<Kind>, request: &'static [u8], times: usize) -> u64 {
     let run = async {
         let server = Server::builder()
             .listen("127.0.0.1:0")
@@ -71,7 +74,7 @@ fn ours(request: &'static [u8], times: usize) -> u64 {
                 park_after: Duration::from_secs(60),
                 ..Limits::default()
             })
-            .build(service_fn(answer))
+            .build(service)
             .unwrap();
         let (_, address) = server.listeners().next().unwrap();
         let client = client(address.tcp().unwrap(), request, times);
@@ -94,7 +97,7 @@ fn bare_hyper(request: &'static [u8], times: usize) -> u64 {
         let (stream, _) = listener.accept().await.unwrap();
         http1::Builder::new()
             .header_read_timeout(None)
-            .serve_connection(TokioIo::new(stream), service_fn(answer))
+            .serve_connection(TokioIo::new(stream), service_fn(answer::<Incoming>))
             .await
             .unwrap();
         client.join().unwrap();
@@ -114,13 +117,18 @@ fn each(count: impl Fn(usize) -> u64) -> f64 {
 fn a_request_costs_as_many_allocations_as_on_bare_hyper() {
     for (name, request) in [("GET", GET), ("POST", POST)] {
         let hyper = each(|times| bare_hyper(request, times));
-        let ours = each(|times| ours(request, times));
-        println!("{name}: hyper {hyper}, ours {ours}");
+        let whole = each(|times| ours(service_fn(answer::<Body>), request, times));
+        let ours = each(|times| ours(service_fn(answer::<Incoming>), request, times));
+        println!("{name}: hyper {hyper}, ours {ours}, ours without hyper {whole}");
         assert!(hyper >= 1.0, "{name}: counted nothing: {hyper}");
         // A hundredth of one: a timer set again now and then.
         assert!(
             ours < hyper + 0.02,
             "{name}: {ours}, and bare hyper {hyper}"
+        );
+        assert!(
+            whole <= hyper - 1.0,
+            "{name}: {whole} where the exchange is whole, and bare hyper {hyper}"
         );
     }
 }
