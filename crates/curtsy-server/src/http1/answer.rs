@@ -36,48 +36,12 @@ pin_project_lite::pin_project! {
 
 /// What a body gave when it was asked whether it is whole, and the size that it promised.
 struct Seen<B: Body> {
-    frame: Option<Result<Frame<Data<B::Data>>, BoxError>>,
+    frame: Part<B::Data>,
     size: u64,
 }
 
-/// The service's body where it can be looked at, and moved afterwards.
-pub(crate) struct Settled<B: Body> {
-    body: Pooled<B>,
-    seen: Option<Seen<B>>,
-    complete: Complete,
-}
-
-impl<B> Settled<B>
-where
-    B: Body<Error: Into<BoxError>>,
-{
-    /// The body in one piece of that size, which it promised, if it is there. If not, it is as if nobody had asked.
-    #[inline]
-    pub(crate) fn poll_whole(&mut self, cx: &mut Context<'_>, size: u64) -> Option<Data<B::Data>> {
-        let Poll::Ready(frame) = self.complete.poll_frame(self.body.as_mut(), cx) else {
-            return None;
-        };
-        match frame.map(|frame| frame.map(Frame::into_data)) {
-            Some(Ok(Ok(data))) if data.remaining() as u64 == size => Some(data),
-            other => {
-                let frame = other
-                    .map(|frame| frame.map(|frame| frame.map_or_else(|frame| frame, Frame::data)));
-                self.seen = Some(Seen { frame, size });
-                None
-            }
-        }
-    }
-}
-
-impl<B: Body> From<Settled<B>> for Answer<B> {
-    fn from(settled: Settled<B>) -> Self {
-        let (body, seen) = (settled.body, settled.seen);
-        Self {
-            inner: Inner::Settled { body, seen },
-            complete: settled.complete,
-        }
-    }
-}
+/// What a body gives when it is asked: the next part of it, or its end.
+type Part<D> = Option<Result<Frame<Data<D>>, BoxError>>;
 
 /// Says on drop that the answer is complete. A field of its own, because a pinned projection's
 /// owner may not implement `Drop`.
@@ -94,11 +58,7 @@ impl Drop for Complete {
 impl Complete {
     /// Asks the service's body for the next part of it.
     #[inline]
-    fn poll_frame<B>(
-        &mut self,
-        body: Pin<&mut B>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Data<B::Data>>, BoxError>>>
+    fn poll_frame<B>(&mut self, body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Part<B::Data>>
     where
         B: Body<Error: Into<BoxError>>,
     {
@@ -124,17 +84,40 @@ impl Complete {
 }
 
 impl<B: Body> Answer<B> {
-    /// Puts the service's body where it can be looked at; not a text of ours.
+    /// Puts the service's body where it can be looked at, and moved afterwards.
     #[inline]
-    pub(crate) fn settle(self) -> Result<Settled<B>, Self> {
-        let Self { inner, complete } = self;
-        match inner {
-            Inner::Service { body } => Ok(Settled {
+    pub(crate) fn settle(self) -> Self {
+        let inner = match self.inner {
+            Inner::Service { body } => Inner::Settled {
                 body: Pooled::new(body),
                 seen: None,
-                complete,
-            }),
-            inner @ (Inner::Settled { .. } | Inner::Text { .. }) => Err(Self { inner, complete }),
+            },
+            inner @ (Inner::Settled { .. } | Inner::Text { .. }) => inner,
+        };
+        Self { inner, ..self }
+    }
+
+    /// The body in one piece of that size, which it promised, if it is settled and the piece is there. If not, it is as
+    /// if nobody had asked.
+    #[inline]
+    pub(crate) fn poll_whole(&mut self, cx: &mut Context<'_>, size: u64) -> Option<Data<B::Data>>
+    where
+        B::Error: Into<BoxError>,
+    {
+        let Inner::Settled { body, seen } = &mut self.inner else {
+            return None;
+        };
+        let Poll::Ready(part) = self.complete.poll_frame(body.as_mut(), cx) else {
+            return None;
+        };
+        match part.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) if data.remaining() as u64 == size => Some(data),
+            other => {
+                let frame = other
+                    .map(|frame| frame.map(|frame| frame.map_or_else(|frame| frame, Frame::data)));
+                *seen = Some(Seen { frame, size });
+                None
+            }
         }
     }
 

@@ -180,10 +180,8 @@ impl Desk {
             if !matches!(step, Step::Answered) || bytes.is_empty() {
                 return step;
             }
-            if self.output.len() > GATHERED_MOST {
-                if !self.send(wire, cx) {
-                    return Step::Doubtful;
-                }
+            if self.output.len() > GATHERED_MOST && !self.send(wire, cx) {
+                return Step::Doubtful;
             }
         }
     }
@@ -228,20 +226,17 @@ impl Desk {
             self.output.truncate(before);
             return Step::Called(Box::new(Answering::made(response)));
         };
-        let (parts, body) = response.into_parts();
-        let body = match size {
-            0 => Ok(body),
-            _ => self.write_body(body, size, wire, cx),
-        };
-        match body {
-            // Told by that: the answer is complete.
-            Ok(body) => drop(body),
-            Err(body) => {
+        let (parts, mut body) = response.into_parts();
+        if size > 0 {
+            body = body.settle();
+            if !self.write_body(&mut body, size, wire, cx) {
                 self.output.truncate(before);
                 let response = Response::from_parts(parts, body);
                 return Step::Called(Box::new(Answering::made(response)));
             }
         }
+        // Told by that: the answer is complete.
+        drop(body);
         self.keep_fields(parts.headers);
         bytes.advance(length);
         match closes {
@@ -374,32 +369,31 @@ impl Desk {
         true
     }
 
-    /// Writes the body of an answer if all of it is there; otherwise gives it back, as if nobody had looked.
+    /// Writes the body of an answer if all of it is there; if not, it is as if nobody had looked.
     #[inline]
     fn write_body<B>(
         &mut self,
-        body: Answer<B>,
+        body: &mut Answer<B>,
         size: u64,
         wire: &mut Wire,
         cx: &mut Context<'_>,
-    ) -> Result<Answer<B>, Answer<B>>
+    ) -> bool
     where
         B: http_body::Body<Error: Into<BoxError>>,
     {
-        let mut body = body.settle()?;
         let Some(mut data) = body.poll_whole(cx, size) else {
-            return Err(body.into());
+            return false;
         };
-        let mut slices = [IoSlice::new(&[]); SLICES];
         if data.remaining() >= LARGE {
             // To copy it costs more than to write it from where it is.
+            let mut slices = [IoSlice::new(&[]); SLICES];
             slices[0] = IoSlice::new(&self.output);
             let count = 1 + data.chunks_vectored(&mut slices[1..]);
             let total: usize = slices[1..count].iter().map(|slice| slice.len()).sum();
             if total == data.remaining() {
                 wire.send(cx, &mut slices[..count]);
                 self.output.clear();
-                return Ok(body.into());
+                return true;
             }
         }
         while data.has_remaining() {
@@ -408,7 +402,7 @@ impl Desk {
             let length = chunk.len();
             data.advance(length);
         }
-        Ok(body.into())
+        true
     }
 
     /// Keeps the memory of an answer's fields for those of the next request.
