@@ -33,8 +33,7 @@ struct Kind {
     pace: u32,
 }
 
-// Paces, per second. Each is about half of what the slowest server sustains: nobody has a queue that is more than
-// chance, and everybody is busy enough not to be measured asleep.
+// Paces, per second: about half of what the slowest server sustains, so that nobody has a queue for want of speed.
 
 /// Go and gin answer 80,000.
 const PACE_64: u32 = 40_000;

@@ -282,3 +282,108 @@ impl Pace {
         line
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead as _, BufReader, Write as _},
+        net::{TcpListener, TcpStream},
+        thread,
+    };
+
+    use super::*;
+
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    const BAD: &str = "HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno";
+
+    /// What the server says to the `n`th request of a connection, counted from zero: that of its opening.
+    type Says = fn(usize) -> Option<&'static str>;
+
+    fn server(says: Says) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                thread::spawn(move || serve(&stream, says));
+            }
+        });
+        address
+    }
+
+    fn serve(mut stream: &TcpStream, says: Says) {
+        let (mut asked, mut closes) = (0, false);
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            closes |= line == "Connection: close";
+            if !line.is_empty() {
+                continue;
+            }
+            let answer = says(asked).unwrap_or_default();
+            if stream.write_all(answer.as_bytes()).is_err() || closes {
+                return;
+            }
+            asked += 1;
+        }
+    }
+
+    /// `count` requests, a hundred a second.
+    fn paced(conns: usize, count: u64, ask: Ask, says: Says) -> Value {
+        let time = Duration::from_millis(10 * count + 5);
+        run(server(says), conns, 100.0, time, ask).unwrap()
+    }
+
+    #[test]
+    fn everything_that_is_due_is_asked() {
+        for ask in [Ask::Hello, Ask::Batch, Ask::New] {
+            let line = paced(3, 10, ask, |_| Some(OK));
+            assert_eq!(
+                (&line["requests"], &line["errors"]),
+                (&json!(10), &json!(0))
+            );
+        }
+    }
+
+    #[test]
+    fn a_stall_counts_for_everything_that_was_due_meanwhile() {
+        let line = paced(1, 20, Ask::Hello, |asked| {
+            if asked == 1 {
+                // The stall itself is under test.
+                thread::sleep(Duration::from_millis(300));
+            }
+            Some(OK)
+        });
+        assert_eq!(line["requests"], 20);
+        assert!(line["p50_us"].as_f64().unwrap() > 100e3, "{line}");
+        assert!(line["late"].as_f64().unwrap() >= 0.95, "{line}");
+    }
+
+    #[test]
+    fn another_answer_is_an_error_and_the_load_goes_on() {
+        let says: Says = |asked| Some(if asked == 2 { BAD } else { OK });
+        let line = paced(1, 10, Ask::Hello, says);
+        assert_eq!((&line["requests"], &line["errors"]), (&json!(5), &json!(5)));
+        let line = paced(1, 10, Ask::New, |_| Some(BAD));
+        assert_eq!(
+            (&line["requests"], &line["errors"]),
+            (&json!(0), &json!(10))
+        );
+    }
+
+    #[test]
+    fn without_an_answer_it_ends_and_the_wait_counts() {
+        for conns in [1, 20] {
+            let line = paced(conns, 5, Ask::Hello, |asked| (asked == 0).then_some(OK));
+            assert_eq!((&line["requests"], &line["errors"]), (&json!(0), &json!(0)));
+            assert!(line["p50_us"].as_f64().unwrap() >= 1e6, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_paced_is_refused() {
+        let target = SocketAddr::from(([127, 0, 0, 1], 1));
+        let second = Duration::from_secs(1);
+        for (conns, rate) in [(0, 1.0), (1, 0.0), (1, -1.0), (1, f64::NAN), (1, 1e9)] {
+            assert!(run(target, conns, rate, second, Ask::New).is_err());
+        }
+    }
+}
