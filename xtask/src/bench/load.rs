@@ -106,6 +106,18 @@ pub(super) struct Found {
     pub(super) errors: f64,
 }
 
+/// What is asked for at an even pace, as our own client names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Paced {
+    Hello,
+    Post,
+    Big,
+    /// [`PIPELINED`] requests in one write.
+    Batch,
+    /// A new connection for every request.
+    New,
+}
+
 /// What wrk asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
@@ -225,6 +237,25 @@ impl Load {
     /// A new connection for every request.
     pub(super) fn churn(&self, target: SocketAddr, conns: usize, seconds: u64) -> Result<Found> {
         let mut command = self.client("churn", target, conns);
+        command.args(["--seconds", &seconds.to_string()]);
+        found(&serde_json::from_str(&run(
+            command,
+            Duration::from_secs(seconds),
+        )?)?)
+    }
+
+    /// So many requests, batches or connections a second, whether they are answered or not; the latencies count from
+    /// when each was due.
+    pub(super) fn pace(
+        &self,
+        target: SocketAddr,
+        asked: Paced,
+        conns: usize,
+        rate: u32,
+        seconds: u64,
+    ) -> Result<Found> {
+        let mut command = self.client("pace", target, conns);
+        command.args(["--ask", asked.name(), "--rate", &rate.to_string()]);
         command.args(["--seconds", &seconds.to_string()]);
         found(&serde_json::from_str(&run(
             command,
@@ -368,6 +399,18 @@ impl Drop for Held {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Paced {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hello => "hello",
+            Self::Post => "post",
+            Self::Big => "big",
+            Self::Batch => "batch",
+            Self::New => "new",
+        }
     }
 }
 

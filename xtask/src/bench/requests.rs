@@ -1,14 +1,15 @@
-//! What a request costs: processor time, rate and latency, for six kinds of load; and ours against bare hyper.
+//! What a request costs: processor time and rate of a saturated server, and latency at a pace that every server can
+//! keep, for six kinds of load; and ours against bare hyper.
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 
 use super::{
     Bench,
-    load::{Ask, Found, PIPELINED},
+    load::{Ask, Found, PIPELINED, Paced},
     server::{Running, Server, Start},
-    table::{Better, Column, FLOOR, OURS, Table},
+    table::{Better, Column, FLOOR, OURS, Table, number},
 };
 
 /// What makes the load.
@@ -28,6 +29,42 @@ struct Kind {
     title: &'static str,
     conns: usize,
     load: With,
+    paced: Paced,
+    pace: u32,
+}
+
+// Paces, per second: about half of what the slowest server sustains, so that nobody has a queue for want of speed.
+
+/// Go and gin answer 80,000.
+const PACE_64: u32 = 40_000;
+
+/// Go and gin answer 58,000.
+const PACE_1024: u32 = 30_000;
+
+/// Batches; Go and gin answer 5,600.
+const PACE_BATCHES: u32 = 2_500;
+
+/// Less than half of the 22,000 that everybody answers: most of it is the kernel's work, on the load's core too.
+const PACE_NEW: u32 = 8_000;
+
+/// gin answers 60,000, nginx with its echo module 51,000.
+const PACE_POST: u32 = 30_000;
+
+/// hyper, axum and gin answer 33,000.
+const PACE_BIG: u32 = 15_000;
+
+/// A server that answers less of what was offered did not keep the pace: its latencies are those of a queue.
+const KEPT: f64 = 0.98;
+
+impl Kind {
+    /// What the pace counts.
+    fn paced_of(&self) -> &'static str {
+        match self.load {
+            With::Wrk(_) => "requests",
+            With::Batches => "batches",
+            With::NewConnections => "connections",
+        }
+    }
 }
 
 const KINDS: [Kind; 6] = [
@@ -36,36 +73,48 @@ const KINDS: [Kind; 6] = [
         title: "Requests, 64 keep-alive connections",
         conns: 64,
         load: With::Wrk(Ask::Hello),
+        paced: Paced::Hello,
+        pace: PACE_64,
     },
     Kind {
         id: "requests-1024",
         title: "Requests, 1,024 keep-alive connections",
         conns: 1024,
         load: With::Wrk(Ask::Hello),
+        paced: Paced::Hello,
+        pace: PACE_1024,
     },
     Kind {
         id: "requests-pipelined",
         title: "Requests, 64 connections, 16 at once",
         conns: 64,
         load: With::Batches,
+        paced: Paced::Batch,
+        pace: PACE_BATCHES,
     },
     Kind {
         id: "requests-new",
         title: "Requests, a new connection each",
         conns: 64,
         load: With::NewConnections,
+        paced: Paced::New,
+        pace: PACE_NEW,
     },
     Kind {
         id: "requests-post",
         title: "POST of 1 KiB, echoed",
         conns: 64,
         load: With::Wrk(Ask::Post),
+        paced: Paced::Post,
+        pace: PACE_POST,
     },
     Kind {
         id: "requests-big",
         title: "Responses of 64 KiB",
         conns: 64,
         load: With::Wrk(Ask::Big),
+        paced: Paced::Big,
+        pace: PACE_BIG,
     },
 ];
 
@@ -93,15 +142,20 @@ pub(super) fn requests(bench: &Bench) -> Result<Vec<Table>> {
             // One kind of load that fails does not take the others with it.
             match measure(bench, &running, kind) {
                 Ok((found, cpu)) => {
-                    if found.errors > 0.0 {
-                        table.notes.push(format!(
-                            "{}: {} errors in round {}",
-                            server.name,
-                            found.errors,
-                            round + 1
-                        ));
-                    }
-                    table.push(server.name, round, &samples(found, cpu));
+                    let paced = bench.load.pace(
+                        running.address,
+                        kind.paced,
+                        kind.conns,
+                        kind.pace,
+                        bench.seconds,
+                    );
+                    let notes = notes(kind, found, paced.as_ref());
+                    table.notes.extend(
+                        notes
+                            .into_iter()
+                            .map(|note| format!("{}: {note} in round {}", server.name, round + 1)),
+                    );
+                    table.push(server.name, round, &samples(found, cpu, paced.ok()));
                 }
                 Err(error) => {
                     eprintln!("!!! {}: {} FAILED: {error:#}", kind.id, server.name);
@@ -134,6 +188,32 @@ pub(super) fn requests(bench: &Bench) -> Result<Vec<Table>> {
         table.goal_first("first, or within 3% of the first, in every column (the floor apart)");
     }
     Ok(tables)
+}
+
+/// What is to be known of one round of one server.
+fn notes(kind: &Kind, found: Found, paced: Result<&Found, &Error>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if found.errors > 0.0 {
+        notes.push(format!("{} errors", found.errors));
+    }
+    match paced {
+        Ok(paced) => {
+            if paced.errors > 0.0 {
+                notes.push(format!("{} errors at the pace", paced.errors));
+            }
+            let rate = paced.requests / paced.seconds;
+            if rate < KEPT * f64::from(kind.pace) {
+                notes.push(format!(
+                    "only {} of the {} {} a second",
+                    number(rate),
+                    number(kind.pace.into()),
+                    kind.paced_of()
+                ));
+            }
+        }
+        Err(error) => notes.push(format!("no latencies, {error:#},")),
+    }
+    notes
 }
 
 /// What was found, and the server's processor seconds meanwhile.
@@ -214,16 +294,22 @@ fn columns() -> Vec<Column> {
     vec![
         Column::new("CPU", "us/request", Better::Lower, true),
         Column::new("rate", "requests/s", Better::Higher, false),
-        Column::new("p50", "us", Better::Lower, false),
-        Column::new("p99", "us", Better::Lower, false),
-        Column::new("p99.9", "us", Better::Lower, false),
+        Column::latency("p50"),
+        Column::latency("p99"),
+        Column::latency("p99.9"),
     ]
 }
 
-fn samples(found: Found, cpu_seconds: f64) -> [Option<f64>; 5] {
-    let cpu = cpu_seconds / found.requests * 1e6;
-    let rate = found.requests / found.seconds;
-    [cpu, rate, found.p50_us, found.p99_us, found.p999_us].map(Some)
+/// Processor time and rate of the saturated server, latencies of the paced one.
+fn samples(found: Found, cpu_seconds: f64, paced: Option<Found>) -> [Option<f64>; 5] {
+    let latency = |of: fn(Found) -> f64| paced.map(of);
+    [
+        Some(cpu_seconds / found.requests * 1e6),
+        Some(found.requests / found.seconds),
+        latency(|paced| paced.p50_us),
+        latency(|paced| paced.p99_us),
+        latency(|paced| paced.p999_us),
+    ]
 }
 
 fn how(bench: &Bench, kind: &Kind) -> String {
@@ -239,11 +325,59 @@ fn how(bench: &Bench, kind: &Kind) -> String {
     };
     format!(
         "{} alternating rounds of {} s; load by {load}, {} connections. {} CPU is the user and system time of the \
-         server's processes over the run, divided by the requests answered in it. Latencies are those of a saturated \
-         server.",
+         server's processes over the run, divided by the requests answered in it. Latencies are those of a second run \
+         of {} s by our own client, which offers every server the same, {} {} a second; they count from when each was due.",
         bench.rounds,
         bench.seconds,
         kind.conns,
-        bench.pinning()
+        bench.pinning(),
+        bench.seconds,
+        number(kind.pace.into()),
+        kind.paced_of()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    fn found(requests: f64, errors: f64) -> Found {
+        Found {
+            requests,
+            seconds: 2.0,
+            p50_us: 3.0,
+            p99_us: 4.0,
+            p999_us: 5.0,
+            errors,
+        }
+    }
+
+    #[test]
+    fn a_server_that_does_not_keep_the_pace_is_told() {
+        let notes = |requests: f64, errors: f64| {
+            notes(&KINDS[0], found(1.0, 0.0), Ok(&found(requests, errors)))
+        };
+        assert!(notes(80_000.0, 0.0).is_empty());
+        assert!(notes(78_400.0, 0.0).is_empty());
+        assert_eq!(
+            notes(78_000.0, 2.0),
+            [
+                "2 errors at the pace",
+                "only 39,000 of the 40,000 requests a second"
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_pace_there_is_a_cost_and_no_latency() {
+        let error = anyhow!("no luck");
+        let notes = notes(&KINDS[0], found(1.0, 7.0), Err(&error));
+        assert_eq!(notes, ["7 errors", "no latencies, no luck,"]);
+        assert_eq!(
+            samples(found(4.0, 0.0), 1.0, None),
+            [Some(250_000.0), Some(2.0), None, None, None]
+        );
+    }
 }

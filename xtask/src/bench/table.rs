@@ -14,6 +14,10 @@ pub(super) const FLOOR: &str = "floor";
 /// Medians of ratios this near to one are a tie: less than what two runs of the same server differ by.
 pub(super) const TIE: f64 = 1.03;
 
+/// Of so many rounds one may go the other way before a latency is not behind any more. The tail of a few seconds is
+/// some samples; between two runs of the same server its median differs by more than a tie.
+const ROUNDS_PER_EXCEPTION: usize = 5;
+
 /// One table.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Table {
@@ -37,6 +41,9 @@ pub(super) struct Column {
     pub(super) better: Better,
     /// Whether the table's chart shows it.
     pub(super) charted: bool,
+    /// Whether it is a latency, which is behind another only if it is in nearly every round.
+    #[serde(default)]
+    pub(super) latency: bool,
 }
 
 /// Which way is up.
@@ -91,6 +98,15 @@ impl Column {
             unit: unit.to_owned(),
             better,
             charted,
+            latency: false,
+        }
+    }
+
+    /// Microseconds of latency; not in the chart.
+    pub(super) fn latency(name: &str) -> Self {
+        Self {
+            latency: true,
+            ..Self::new(name, "us", Better::Lower, false)
         }
     }
 }
@@ -173,6 +189,11 @@ impl Table {
 
     /// Spread of the ratios of `server` to `to`, round by round.
     pub(super) fn ratio(&self, server: &str, to: &str, column: usize) -> Option<Spread> {
+        Spread::of(self.ratios(server, to, column)?)
+    }
+
+    /// The ratio of every round that has a sample of both.
+    fn ratios(&self, server: &str, to: &str, column: usize) -> Option<Vec<f64>> {
         let (left, right) = (self.samples(server, column)?, self.samples(to, column)?);
         let pairs = left
             .iter()
@@ -180,7 +201,7 @@ impl Table {
             .filter_map(|(left, right)| Some(((*left)?, (*right)?)));
         // A difference may be zero or less; its ratio would mean nothing.
         let meaningful = pairs.filter(|(left, right)| *left > 0.0 && *right > 0.0);
-        Spread::of(meaningful.map(|(left, right)| left / right))
+        Some(meaningful.map(|(left, right)| left / right).collect())
     }
 
     /// Ours is at most `limit` of the column's unit.
@@ -270,7 +291,8 @@ impl Table {
         self.goals.push(goal);
     }
 
-    /// Ours is first, or tied for it, in every column; the floor takes no part.
+    /// Ours is first, or tied for it, in every column; the floor takes no part. In a latency another is ahead only if it
+    /// is so in nearly every round too.
     pub(super) fn goal_first(&mut self, text: &str) {
         let others: Vec<&str> = self.rows.iter().map(|row| row.server.as_str()).collect();
         let others: Vec<&str> = others
@@ -280,21 +302,24 @@ impl Table {
         let (mut behind, mut compared) = (Vec::new(), 0);
         for (index, column) in self.columns.iter().enumerate() {
             for other in &others {
-                let Some(ratio) = self.ratio(OURS, other, index) else {
+                let Some(mut worse) = self.ratios(OURS, other, index) else {
+                    continue;
+                };
+                if column.better == Better::Higher {
+                    worse.iter_mut().for_each(|ratio| *ratio = ratio.recip());
+                }
+                let Some(spread) = Spread::of(worse.iter().copied()) else {
                     continue;
                 };
                 compared += 1;
-                let worse = match column.better {
-                    Better::Lower => ratio.median,
-                    Better::Higher => 1.0 / ratio.median,
-                };
-                if worse > TIE {
-                    behind.push(format!(
-                        "{} behind {other} by {:.1}%",
-                        column.name,
-                        (worse - 1.0) * 100.0
-                    ));
+                if spread.median <= TIE || (column.latency && !nearly_always(&worse)) {
+                    continue;
                 }
+                behind.push(format!(
+                    "{} behind {other} by {:.1}%",
+                    column.name,
+                    (spread.median - 1.0) * 100.0
+                ));
             }
         }
         let goal = match compared {
@@ -304,6 +329,12 @@ impl Table {
         };
         self.goals.push(goal);
     }
+}
+
+/// Whether ours is worse in every round but the exceptions.
+fn nearly_always(worse: &[f64]) -> bool {
+    let exceptions = worse.iter().filter(|ratio| **ratio <= 1.0).count();
+    exceptions <= worse.len() / ROUNDS_PER_EXCEPTION
 }
 
 fn goal(text: &str, outcome: Outcome, detail: String) -> Goal {
@@ -436,6 +467,62 @@ mod tests {
             behind.goals[0].detail,
             "cpu behind x by 25.0%; rate behind x by 25.0%"
         );
+    }
+
+    /// What becomes of being first when ours takes 10 us in every round.
+    fn first_in_latency(other: &[f64]) -> Goal {
+        let columns = vec![Column::latency("p99")];
+        let mut table = Table::new("t", "T", String::new(), columns);
+        for (round, sample) in other.iter().enumerate() {
+            table.push(OURS, round, &[Some(10.0)]);
+            table.push("x", round, &[Some(*sample)]);
+        }
+        table.goal_first("");
+        table.goals.remove(0)
+    }
+
+    #[test]
+    fn a_latency_is_behind_only_if_it_is_in_nearly_every_round() {
+        let outcome = |other: &[f64]| first_in_latency(other).outcome;
+        for behind in [
+            &[8.0][..],
+            &[8.0; 4],
+            &[8.0, 8.0, 8.0, 8.0, 90.0],
+            &[8.0, 8.0, 8.0, 8.0, 8.0, 8.0, 8.0, 8.0, 90.0, 90.0],
+        ] {
+            assert_eq!(outcome(behind), Outcome::NotMet, "{behind:?}");
+        }
+        for tied in [
+            &[8.0, 90.0][..],
+            &[8.0, 8.0, 8.0, 10.0],
+            &[8.0, 8.0, 8.0, 90.0, 90.0],
+            &[8.0, 8.0, 8.0, 8.0, 8.0, 8.0, 8.0, 90.0, 90.0, 90.0],
+            // Better in every round, but not by more than a tie.
+            &[9.8; 5],
+        ] {
+            assert_eq!(outcome(tied), Outcome::Met, "{tied:?}");
+        }
+        assert_eq!(first_in_latency(&[8.0; 5]).detail, "p99 behind x by 25.0%");
+    }
+
+    #[test]
+    fn a_latency_is_compared_in_rounds_with_both() {
+        let columns = vec![Column::latency("p99")];
+        let mut table = Table::new("t", "T", String::new(), columns);
+        for round in 0..3 {
+            table.push(OURS, round, &[Some(10.0)]);
+            table.push("x", round, &[Some(8.0)]);
+        }
+        // With this one it would be tied.
+        table.push("x", 3, &[Some(90.0)]);
+        table.goal_first("");
+        assert_eq!(last(&table), Outcome::NotMet);
+    }
+
+    #[test]
+    fn a_column_of_older_results_is_no_latency() {
+        let text = r#"{"name":"p99","unit":"us","better":"Lower","charted":false}"#;
+        assert!(!serde_json::from_str::<Column>(text).unwrap().latency);
     }
 
     #[test]

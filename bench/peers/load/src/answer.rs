@@ -1,6 +1,6 @@
-//! Reading one answer, strictly: 200, a length, exactly that many bytes.
+//! Reading one answer, strictly: 200, a length or chunks, exactly that many bytes.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 /// How far an answer has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,17 +20,22 @@ pub fn progress(bytes: &[u8]) -> Result<Progress> {
         httparse::Status::Partial => return Ok(Progress::Partial),
     };
     ensure!(response.code == Some(200), "answered {:?}", response.code);
-    let length = response
-        .headers
-        .iter()
-        .find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let Some(length) = length else {
-        bail!("an answer without a length")
+    let field = |name: &str| {
+        let mut headers = response.headers.iter();
+        let header = headers.find(|header| header.name.eq_ignore_ascii_case(name))?;
+        Some(header.value)
     };
-    let length: usize = std::str::from_utf8(length.value)?
-        .parse()
-        .context("content-length")?;
-    let whole = head + length;
+    let body = match (field("content-length"), field("transfer-encoding")) {
+        (Some(length), None) => std::str::from_utf8(length)?
+            .parse()
+            .context("content-length")?,
+        (None, Some(b"chunked")) => match chunks(&bytes[head..])? {
+            Some(body) => body,
+            None => return Ok(Progress::Partial),
+        },
+        _ => bail!("an answer without a length"),
+    };
+    let whole = head + body;
     ensure!(bytes.len() <= whole, "more bytes than the answer has");
     Ok(if bytes.len() == whole {
         Progress::Whole(whole)
@@ -39,21 +44,46 @@ pub fn progress(bytes: &[u8]) -> Result<Progress> {
     })
 }
 
+/// How many bytes the chunks take up, if the last one is there. Trailers are not expected.
+fn chunks(bytes: &[u8]) -> Result<Option<usize>> {
+    const END: &[u8] = b"\r\n";
+    let mut place = 0;
+    while let Some(rest) = bytes.get(place..) {
+        let size = httparse::parse_chunk_size(rest).map_err(|_| anyhow!("no size of a chunk"))?;
+        let httparse::Status::Complete((line, size)) = size else {
+            break;
+        };
+        let end = (place + line).saturating_add(usize::try_from(size)?);
+        place = end.saturating_add(END.len());
+        match bytes.get(end..place) {
+            Some(END) if size == 0 => return Ok(Some(place)),
+            Some(END) => {}
+            Some(_) => bail!("a chunk does not end where it should"),
+            None => break,
+        }
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_answer_is_whole_at_its_last_byte() {
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-        for end in 0..answer.len() {
-            assert_eq!(
-                progress(&answer[..end]).unwrap(),
-                Progress::Partial,
-                "{end}"
-            );
+        for answer in [
+            &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"[..],
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ] {
+            for end in 0..answer.len() {
+                assert_eq!(
+                    progress(&answer[..end]).unwrap(),
+                    Progress::Partial,
+                    "{end}"
+                );
+            }
+            assert_eq!(progress(answer).unwrap(), Progress::Whole(answer.len()));
         }
-        assert_eq!(progress(answer).unwrap(), Progress::Whole(answer.len()));
     }
 
     #[test]
@@ -62,6 +92,8 @@ mod tests {
             &b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"[..],
             b"HTTP/1.1 200 OK\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nok\r\n0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nok",
             b"nonsense\r\n\r\n",
         ] {
             assert!(progress(answer).is_err());

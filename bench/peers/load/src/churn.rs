@@ -5,31 +5,36 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    os::fd::AsFd as _,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use rustix::event::{Timespec, epoll};
-use serde_json::{Value, json};
+use rustix::event::epoll;
+use serde_json::Value;
 use slab::Slab;
 
 use crate::{
     answer::{self, Progress},
+    events::Events,
     socket::Sources,
     summary::Latencies,
 };
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-struct Try {
+/// A look at the clock is due this often.
+const TICK: Duration = Duration::from_millis(10);
+
+/// One connection with its one request.
+pub struct Try {
     stream: TcpStream,
     since: Instant,
     asked: bool,
     got: Vec<u8>,
 }
 
-enum Step {
+/// How far a try has come.
+pub enum Step {
     GoesOn,
     Done,
     Failed,
@@ -37,41 +42,18 @@ enum Step {
 
 /// Keeps `conns` tries under way until `time` is over.
 pub fn run(target: SocketAddr, conns: usize, time: Duration) -> Result<Value> {
-    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let (mut sources, mut tries) = (Sources::default(), Slab::<Try>::with_capacity(conns));
+    let (mut events, mut sources) = (Events::new(conns)?, Sources::default());
+    let mut tries = Slab::<Try>::with_capacity(conns);
     let (mut latencies, mut errors) = (Latencies::default(), 0_usize);
-    let mut events = Vec::with_capacity(conns.max(1));
     let begun = Instant::now();
     while begun.elapsed() < time {
         while tries.len() < conns {
-            let since = Instant::now();
-            let stream = sources.begin(target)?;
-            let entry = tries.vacant_entry();
-            let data = epoll::EventData::new_u64(entry.key() as u64);
-            let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-            epoll::add(&epoll, stream.as_fd(), data, flags)?;
-            entry.insert(Try {
-                stream,
-                since,
-                asked: false,
-                got: Vec::with_capacity(512),
-            });
+            let (entry, since) = (tries.vacant_entry(), Instant::now());
+            let key = entry.key();
+            entry.insert(Try::begin(&mut sources, target, &events, key, since)?);
         }
-        events.clear();
-        let wait = Timespec {
-            tv_sec: 0,
-            tv_nsec: 10_000_000,
-        };
-        match epoll::wait(
-            &epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            Some(&wait),
-        ) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        for event in &events {
-            let key = event.data.u64() as usize;
+        events.wait(TICK)?;
+        for key in events.keys() {
             let Some(one) = tries.get_mut(key) else {
                 continue;
             };
@@ -83,17 +65,37 @@ pub fn run(target: SocketAddr, conns: usize, time: Duration) -> Result<Value> {
             tries.remove(key);
         }
     }
-    let seconds = begun.elapsed().as_secs_f64();
     let requests = latencies.len();
-    let [p50, p99, p999] = latencies.percentiles([50.0, 99.0, 99.9]);
-    Ok(
-        json!({"requests": requests, "errors": errors, "seconds": seconds,
-              "p50_us": p50, "p99_us": p99, "p999_us": p999}),
-    )
+    Ok(latencies.line(requests, errors, begun.elapsed()))
 }
 
 impl Try {
-    fn step(&mut self) -> Step {
+    /// Begins to connect; `events` speaks of it as `key`. Its latency counts from `since`.
+    pub fn begin(
+        sources: &mut Sources,
+        target: SocketAddr,
+        events: &Events,
+        key: usize,
+        since: Instant,
+    ) -> Result<Self> {
+        let stream = sources.begin(target)?;
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        events.add(&stream, key, flags)?;
+        Ok(Self {
+            stream,
+            since,
+            asked: false,
+            got: Vec::with_capacity(512),
+        })
+    }
+
+    /// From when its latency counts.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Does what can be done without waiting.
+    pub fn step(&mut self) -> Step {
         if !self.asked {
             match self.stream.write(REQUEST) {
                 Ok(REQUEST_BYTES) => self.asked = true,

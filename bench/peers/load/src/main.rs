@@ -1,5 +1,5 @@
-//! The load that wrk cannot make: a new connection for every request, thousands of connections that stay, and one
-//! request at a time on connections that have been idle.
+//! The load that wrk cannot make: a new connection for every request, thousands of connections that stay, one request
+//! at a time on connections that have been idle, and requests at an even pace.
 //!
 //! One thread, no runtime, every subcommand bounded in count and time. What was measured goes to standard output as
 //! one line of JSON. An answer that is not the expected one is counted as an error, never as a request.
@@ -10,7 +10,10 @@ use clap::{Parser, Subcommand};
 
 mod answer;
 mod churn;
+mod events;
 mod hold;
+mod kept;
+mod pace;
 mod pipeline;
 mod socket;
 mod summary;
@@ -45,6 +48,21 @@ enum Kind {
         depth: usize,
         #[arg(long)]
         seconds: f64,
+    },
+    /// The same number of requests every second, whether they are answered or not.
+    Pace {
+        #[arg(long)]
+        target: SocketAddr,
+        /// How many connections take turns; for `new`, how many are open at a time.
+        #[arg(long)]
+        conns: usize,
+        /// Requests, batches or new connections per second, all connections together.
+        #[arg(long)]
+        rate: f64,
+        #[arg(long)]
+        seconds: f64,
+        #[arg(long, value_enum)]
+        ask: pace::Ask,
     },
     /// Many connections that stay; answers `count` on standard input, ends with it.
     Hold {
@@ -87,6 +105,13 @@ fn main() -> anyhow::Result<()> {
             depth,
             seconds,
         } => pipeline::run(target, conns, depth, Duration::from_secs_f64(seconds))?,
+        Kind::Pace {
+            target,
+            conns,
+            rate,
+            seconds,
+            ask,
+        } => pace::run(target, conns, rate, Duration::from_secs_f64(seconds), ask)?,
         Kind::Hold {
             target,
             conns,

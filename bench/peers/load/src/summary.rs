@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 /// Latencies, to be asked for percentiles.
 #[derive(Debug, Default)]
 pub struct Latencies {
@@ -17,6 +19,13 @@ impl Latencies {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.micros.len()
+    }
+
+    /// What is told of a run: what was answered and what was not, in how long, and percentiles.
+    pub fn line(self, requests: usize, errors: usize, time: Duration) -> Value {
+        let [p50, p99, p999] = self.percentiles([50.0, 99.0, 99.9]);
+        json!({"requests": requests, "errors": errors, "seconds": time.as_secs_f64(),
+              "p50_us": p50, "p99_us": p99, "p999_us": p999})
     }
 
     /// Microseconds below which `percent` of them lie, for each of `percents`; 0 when there are none.
