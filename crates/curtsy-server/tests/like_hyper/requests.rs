@@ -184,7 +184,7 @@ fn script() -> impl Strategy<Value = (String, usize, bool)> {
             script += &format!(" with={}", all.join(","));
         }
         let may_close =
-            version != "" || all.iter().any(|with| with.to_lowercase().contains("close"));
+            !version.is_empty() || all.iter().any(|with| with.to_lowercase().contains("close"));
         (script.trim().to_owned(), body.1, may_close)
     })
 }
@@ -239,7 +239,7 @@ fn request() -> impl Strategy<Value = Asked> {
         let framing = match framing {
             // There is no such thing in HTTP/1.0.
             Framing::Chunked { .. } if !is_new => Framing::Length,
-            other => other,
+            framing @ (Framing::None | Framing::Length | Framing::Chunked { .. }) => framing,
         };
         let mut own = vec![host.to_owned()];
         own.extend(connection.map(|connection| format!("Connection: {connection}")));
