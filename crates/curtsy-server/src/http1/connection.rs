@@ -172,7 +172,7 @@ fn answer<S: Service>(
     let is_last = match whole::turn(judge, wire, cx) {
         whole::Turn::Silent => return None,
         whole::Turn::Left(begun) => return Some(Attended::Engine(begun)),
-        whole::Turn::Closing => wire.is_all_read(cx),
+        whole::Turn::Closing => wire.is_done(cx),
         whole::Turn::Ended => !wire.stream().is_tls(),
     };
     if is_last {

@@ -65,7 +65,7 @@ pub(crate) enum Turn<S: Service> {
     Silent,
     /// The client is gone, or the connection broken.
     Ended,
-    /// The last answer was the connection's last.
+    /// The last answer was the connection's last; some of it may be held.
     Closing,
     /// hyper goes on with what the wire holds, and with what is there of an answer to it.
     Left(Option<Box<Answering<S>>>),
@@ -159,9 +159,9 @@ impl Desk {
             let is_sent = self.send(wire, cx);
             match step {
                 Step::Called(answering) => return Turn::Left(Some(answering)),
-                Step::Closing if is_sent => return Turn::Closing,
+                Step::Closing => return Turn::Closing,
                 Step::Answered if is_sent => {}
-                Step::Answered | Step::Closing | Step::Doubtful => return Turn::Left(None),
+                Step::Answered | Step::Doubtful => return Turn::Left(None),
             }
         }
     }

@@ -200,10 +200,12 @@ impl Wire {
         flushed
     }
 
-    /// Whether nothing more has arrived or is expected, so that to close the socket says all there is to say.
+    /// Whether nothing is held, and nothing more has arrived or is expected, so that to close the socket says all there is
+    /// to say.
     #[inline]
-    pub(crate) fn is_all_read(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.stream.is_tls()
+    pub(crate) fn is_done(&mut self, cx: &mut Context<'_>) -> bool {
+        self.held.is_empty()
+            && !self.stream.is_tls()
             && !self.link.closes_gently()
             && self.stream.is_silent(cx)
             && has_budget_remaining()
@@ -520,7 +522,7 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(()));
         }
         if this.closing == Closing::No {
-            if this.is_all_read(cx) {
+            if this.is_done(cx) {
                 // To close it says the same.
                 this.closing = Closing::Done;
                 return Poll::Ready(Ok(()));
