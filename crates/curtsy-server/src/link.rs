@@ -63,6 +63,8 @@ pub(crate) struct Link {
     /// Input is expected that nobody will read: close slowly.
     close_gently: AtomicBool,
     switching: AtomicBool,
+    /// A request asked for another protocol.
+    asked_to_switch: AtomicBool,
     /// Of a stream: the next one cannot have it.
     worn: AtomicBool,
     head_too_large: AtomicBool,
@@ -121,6 +123,7 @@ impl Link {
             closing: AtomicBool::new(false),
             close_gently: AtomicBool::new(false),
             switching: AtomicBool::new(false),
+            asked_to_switch: AtomicBool::new(false),
             worn: AtomicBool::new(false),
             last_read: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
@@ -398,6 +401,15 @@ impl Link {
     #[inline]
     pub(crate) fn is_switching(&self) -> bool {
         self.switching.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn asked_to_switch(&self) {
+        self.asked_to_switch.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether hyper may end the connection without a last flush: it does where it was ever asked for another protocol.
+    pub(crate) fn was_asked_to_switch(&self) -> bool {
+        self.asked_to_switch.load(Ordering::Relaxed)
     }
 
     pub(crate) fn close_after_answer(&self, gently: bool) {

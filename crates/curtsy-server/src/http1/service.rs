@@ -17,6 +17,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue
 use http::{Extensions, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
@@ -97,7 +98,12 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
                 self.link.forget_head();
                 *begun
             }
-            None => self.judge(request, &self.link, &self.seat),
+            None => {
+                if request.extensions().get::<OnUpgrade>().is_some() {
+                    self.link.asked_to_switch();
+                }
+                self.judge(request, &self.link, &self.seat)
+            }
         }
     }
 }

@@ -383,7 +383,7 @@ impl Wire {
     fn holds_back(&self) -> bool {
         let another_comes =
             self.link.is_head_due() || !self.first.is_empty() && self.framing.is_at_end();
-        another_comes && !self.link.is_switching()
+        another_comes && !self.link.was_asked_to_switch()
     }
 
     /// After an upgrade nobody drives this connection but the program; an order to close reaches
