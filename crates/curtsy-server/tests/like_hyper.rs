@@ -314,6 +314,9 @@ async fn compare_table(curtsy: Running) {
     let bare = Bare::serve().await;
     let mut wrong = Vec::new();
     for (name, request, is_head) in cases() {
+        if wrong.len() > 9 {
+            break;
+        }
         let one = (request, is_head);
         let behind = (b"GET /behind HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), false);
         let talks = [
@@ -338,9 +341,12 @@ async fn compare_table(curtsy: Running) {
             }
         }
     }
-    let count = wrong.len();
-    wrong.truncate(10);
-    assert!(wrong.is_empty(), "{count} differ:\n{}", wrong.join("\n\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} differ, and others may:\n{}",
+        wrong.len(),
+        wrong.join("\n\n")
+    );
     curtsy.drain().await;
 }
 

@@ -185,7 +185,8 @@ fn script() -> impl Strategy<Value = (String, usize, bool)> {
         }
         let may_close =
             !version.is_empty() || all.iter().any(|with| with.to_lowercase().contains("close"));
-        (script.trim().to_owned(), body.1, may_close)
+        let weight = body.1 + if all.contains(&"long") { 9_000 } else { 0 };
+        (script.trim().to_owned(), weight, may_close)
     })
 }
 
@@ -328,18 +329,13 @@ pub(crate) fn pipelines(most: usize) -> impl Strategy<Value = Talk> {
     (requests, cuts, any::<bool>()).prop_map(|(mut requests, cuts, together)| {
         // hyper closes over what it has not read, which resets the connection: an answer that fits no socket's
         // buffer would be lost, and not always the same part of it. So nothing comes behind such a one.
-        let closing = requests.iter().position(|request| request.may_close);
-        let mut together = together;
-        if let Some(closing) = closing {
-            let weight: usize = requests[..=closing]
-                .iter()
-                .map(|request| request.weight)
-                .sum();
-            if weight > 10_000 {
-                requests.truncate(closing + 1);
-                together = false;
-            }
-        }
+        let mut weight = 0;
+        let last = requests.iter().position(|request| {
+            weight += request.weight;
+            request.may_close && weight > 10_000
+        });
+        let together = together && last.is_none();
+        requests.truncate(last.map_or(requests.len(), |last| last + 1));
         let mut length: usize = requests.iter().map(|request| request.bytes.len()).sum();
         if together {
             length += LAST.len();

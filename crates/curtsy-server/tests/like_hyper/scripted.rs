@@ -10,7 +10,6 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::fmt::Debug;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::time::{Sleep, sleep};
@@ -24,7 +23,6 @@ pub(crate) const OWN_DATE: &str = "Thu, 01 Jan 1970 00:00:00 GMT";
 pub(crate) async fn answer<B>(request: Request<B>) -> Result<Response<Steps>, Infallible>
 where
     B: Body<Data = Bytes>,
-    B::Error: Debug,
 {
     let script = request.headers().get("script");
     let script = Script(script.map_or(String::new(), |script| script.to_str().unwrap().to_owned()));
@@ -41,7 +39,10 @@ where
     if script.has("leave") {
         drop(body);
     } else {
-        let body = body.collect().await.unwrap();
+        let Ok(body) = body.collect().await else {
+            // Its client is gone.
+            return Ok(Script("status=400 empty".to_owned()).response(Bytes::new()));
+        };
         let trailers = body.trailers().cloned().unwrap_or_default();
         seen.put(body.to_bytes());
         seen.put_u8(b'\n');
