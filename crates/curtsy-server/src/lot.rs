@@ -530,6 +530,7 @@ fn close(parked: Parked, worker: &Arc<Worker>) {
         && let Some(arrival) = parked.arrival()
     {
         let entry = Arc::new(Entry::new(arrival, State::Closed, parked.since));
+        entry.resume_served(parked.served);
         drop(parked);
         hook(&ConnectionInfo::new(entry), State::Closed);
     } else {

@@ -14,6 +14,9 @@ pub(super) const FLOOR: &str = "floor";
 /// Medians of ratios this near to one are a tie: less than what two runs of the same server differ by.
 pub(super) const TIE: f64 = 1.03;
 
+/// Latencies that differ by less are a tie, in microseconds: the client looks at its sockets no more often.
+const RESOLUTION_US: f64 = 1.0;
+
 /// Of so many rounds one may go the other way before a latency is not behind any more. The tail of a few seconds is
 /// some samples; between two runs of the same server its median differs by more than a tie.
 const ROUNDS_PER_EXCEPTION: usize = 5;
@@ -204,6 +207,13 @@ impl Table {
         Some(meaningful.map(|(left, right)| left / right).collect())
     }
 
+    /// Spread of by how much `server` is more than `than`, round by round.
+    fn more(&self, server: &str, than: &str, column: usize) -> Option<Spread> {
+        let (left, right) = (self.samples(server, column)?, self.samples(than, column)?);
+        let pairs = left.iter().zip(right);
+        Spread::of(pairs.filter_map(|(left, right)| Some((*left)? - (*right)?)))
+    }
+
     /// Ours is at most `limit` of the column's unit.
     pub(super) fn goal_at_most(&mut self, column: usize, limit: f64, text: &str) {
         let unit = self.columns[column].unit.clone();
@@ -254,13 +264,7 @@ impl Table {
 
     /// Ours is at most `limit` more than `to`, in the median of the rounds' differences.
     pub(super) fn goal_difference(&mut self, column: usize, to: &str, limit: f64, text: &str) {
-        let samples = |server: &str| {
-            let row = self.rows.iter().find(|row| row.server == server);
-            row.map_or(&[][..], |row| &row.samples[column])
-        };
-        let both = samples(OURS).iter().zip(samples(to));
-        let more = both.filter_map(|(ours, other)| Some((*ours)? - (*other)?));
-        let goal = match Spread::of(more) {
+        let goal = match self.more(OURS, to, column) {
             Some(more) => {
                 let unit = &self.columns[column].unit;
                 let detail = format!(
@@ -312,7 +316,9 @@ impl Table {
                     continue;
                 };
                 compared += 1;
-                if spread.median <= TIE || (column.latency && !nearly_always(&worse)) {
+                let more = self.more(OURS, other, index);
+                let is_seen = more.is_some_and(|more| more.median >= RESOLUTION_US);
+                if spread.median <= TIE || (column.latency && !(is_seen && nearly_always(&worse))) {
                     continue;
                 }
                 behind.push(format!(
@@ -499,6 +505,8 @@ mod tests {
             &[8.0, 8.0, 8.0, 8.0, 8.0, 8.0, 8.0, 90.0, 90.0, 90.0],
             // Better in every round, but not by more than a tie.
             &[9.8; 5],
+            // Nor by more than can be seen.
+            &[9.2; 5],
         ] {
             assert_eq!(outcome(tied), Outcome::Met, "{tied:?}");
         }

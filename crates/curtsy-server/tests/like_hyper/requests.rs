@@ -47,9 +47,8 @@ enum Framing {
 }
 
 /// Fields whose names have a meaning to somebody.
-///
-/// `Upgrade` is not among them: what becomes of it where its connection closes has a test of its own.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
+    "Upgrade: websocket",
     "Accept: */*",
     "accept-ENCODING: gzip, br",
     "uSeR-aGeNt: curl/8.5.0",
