@@ -43,9 +43,6 @@ pub fn give_back() {
 
 #[cfg(test)]
 mod tests {
-    use libmimalloc_sys::{mi_free, mi_malloc};
-    use std::sync::Barrier;
-
     #[test]
     fn the_option_is_the_one_meant() {
         // mimalloc's default; with another option it would be another number.
@@ -61,50 +58,5 @@ mod tests {
         super::give_back();
         let is_whole = |piece: &Vec<u8>| piece.iter().all(|byte| *byte == piece[0]);
         assert!(kept.iter().all(is_whole));
-    }
-
-    /// What of this process is in memory, in bytes.
-    fn resident() -> usize {
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-        let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-        pages * 4096
-    }
-
-    #[test]
-    fn what_several_threads_have_freed_goes_back() {
-        const EACH: usize = 32 << 20;
-        const THREADS: usize = 4;
-        let (full, freed) = (Barrier::new(THREADS + 1), Barrier::new(THREADS));
-        let before = resident();
-        std::thread::scope(|scope| {
-            let work = || {
-                let pieces: Vec<usize> = (0..EACH / 8192)
-                    .map(|_| {
-                        // SAFETY: the piece is as large as what is written to it.
-                        unsafe {
-                            let piece = mi_malloc(8192);
-                            piece.cast::<u8>().write_bytes(1, 8192);
-                            piece as usize
-                        }
-                    })
-                    .collect();
-                full.wait();
-                for piece in pieces {
-                    // SAFETY: it came from there, and nobody else has it.
-                    unsafe { mi_free(piece as *mut _) };
-                }
-                // All at the same moment.
-                freed.wait();
-                super::give_back();
-            };
-            let threads = [(); THREADS].map(|()| scope.spawn(work));
-            full.wait();
-            assert!(resident() > before + THREADS * EACH);
-            for thread in threads {
-                thread.join().unwrap();
-            }
-        });
-        let left = resident().saturating_sub(before);
-        assert!(left < THREADS * EACH / 4, "{left} bytes are still there");
     }
 }
