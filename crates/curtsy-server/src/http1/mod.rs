@@ -1,5 +1,5 @@
-//! HTTP/1: hyper's connection between a wire that knows its bytes and a service that knows its
-//! requests.
+//! HTTP/1: what is whole is answered on the spot; for the rest, hyper's connection stands between a wire that knows its
+//! bytes and a service that knows its requests.
 
 mod answer;
 mod chunks;
