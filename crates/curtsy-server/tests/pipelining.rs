@@ -10,7 +10,7 @@ mod support;
 use curtsy_server::{Limits, Outcome, Phase};
 use proptest::prelude::{Strategy, prop};
 use proptest::test_runner::{Config, TestRunner};
-use support::{Running, ms, request, serve, serve_with};
+use support::{Client, Running, ms, request, serve, serve_with};
 
 #[tokio::test]
 async fn sixteen_requests_in_one_write_get_sixteen_answers_in_order() {
@@ -98,6 +98,43 @@ async fn a_slow_handler_behind_another_answer_is_neither_parked_nor_drained_away
         let (_, outcome) = (client, server.running.await.unwrap().unwrap());
         assert!(matches!(outcome, Outcome::Drained(_)), "{outcome:?}");
     }
+}
+
+/// So many answers that some leave before the last of what came with them is called. A Unix socket's buffer takes them
+/// at once.
+#[tokio::test]
+async fn a_slow_handler_behind_answers_that_have_left_is_active() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener = format!("unix:{}", path.display());
+    let server = serve_with(|builder| {
+        let builder = builder.listen(("local", listener.as_str()));
+        builder.limits(Limits {
+            park_after: ms(5),
+            ..Limits::default()
+        })
+    })
+    .await;
+    let mut client = Client::connect_unix(&path).await;
+    let large = request("GET", "/big?bytes=15000").repeat(6);
+    client
+        .send(format!("{large}{}", request("GET", "/gate?slow")))
+        .await;
+    for _ in 0..6 {
+        assert_eq!(client.answer().await.body.len(), 15_000);
+    }
+    server
+        .until("called", |now| now.stragglers.len() == 1)
+        .await;
+    // Many times as long as it may rest.
+    tokio::time::sleep(ms(100)).await;
+    assert_eq!(server.handle.snapshot().counts.active, 1);
+    server.handle.wish_shutdown();
+    server.handle.reached(Phase::Draining).await;
+    server.app.gate("slow").add_permits(1);
+    assert_eq!(client.answer().await.status, 200);
+    let outcome = server.running.await.unwrap().unwrap();
+    assert!(matches!(outcome, Outcome::Drained(_)), "{outcome:?}");
 }
 
 /// What may come behind whole requests and never go on.

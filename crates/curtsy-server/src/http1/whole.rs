@@ -180,8 +180,12 @@ impl Desk {
             if !matches!(step, Step::Answered) || bytes.is_empty() {
                 return step;
             }
-            if self.output.len() > GATHERED_MOST && !self.send(wire, cx) {
-                return Step::Doubtful;
+            if self.output.len() > GATHERED_MOST {
+                if !self.send(wire, cx) {
+                    return Step::Doubtful;
+                }
+                // With all of it sent the connection was idle, and is not: the next one is here.
+                wire.link().head_arrives();
             }
         }
     }
