@@ -115,7 +115,7 @@ fn take(layout: Layout) -> NonNull<u8> {
         let kept = &mut *kept.borrow_mut();
         let place = kept.pieces.iter().rposition(|(of, _)| *of == layout)?;
         kept.bytes -= layout.size();
-        Some(kept.pieces.remove(place).1)
+        Some(kept.pieces.swap_remove(place).1)
     });
     match kept {
         Ok(Some(piece)) => piece,

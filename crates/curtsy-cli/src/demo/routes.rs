@@ -157,6 +157,7 @@ fn making(answer: impl Future<Output = Answer> + Send + 'static) -> Answering {
 }
 
 /// A short text.
+#[inline]
 pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(DemoBody::Text(Some(text.into())));
     *answer.status_mut() = status;

@@ -29,23 +29,31 @@ pin_project_lite::pin_project! {
     #[project = InnerProjection]
     enum Inner<B: Body> {
         Service { #[pin] body: B },
-        Settled { body: Pooled<B>, seen: Option<Seen<B>> },
+        Settled { body: Pooled<B>, seen: Option<Seen<B::Data>> },
         Text { text: Option<Bytes> },
     }
 }
 
 /// What a body gave when it was asked whether it is whole, and the size that it promised.
-struct Seen<B: Body> {
-    frame: Part<B::Data>,
+struct Seen<D> {
+    frame: Part<D>,
     size: u64,
 }
 
 /// What a body gives when it is asked: the next part of it, or its end.
-type Part<D> = Option<Result<Frame<Data<D>>, BoxError>>;
+type Part<D> = Option<Result<Frame<D>, BoxError>>;
+
+/// A body that was asked whether it is whole.
+pub(crate) enum Asked<B: Body> {
+    /// It is: all of it, with what is to be kept until that was sent.
+    Whole(B::Data, Pooled<B>, Complete),
+    /// It is as if nobody had asked.
+    Other(Answer<B>),
+}
 
 /// Says on drop that the answer is complete. A field of its own, because a pinned projection's
 /// owner may not implement `Drop`.
-struct Complete(Arc<Link>, Option<Box<Note>>);
+pub(crate) struct Complete(Arc<Link>, Option<Box<Note>>);
 
 impl Drop for Complete {
     fn drop(&mut self) {
@@ -56,6 +64,13 @@ impl Drop for Complete {
 }
 
 impl Complete {
+    /// The answer's head is made.
+    #[inline]
+    pub(crate) fn of(link: Arc<Link>, note: Option<Box<Note>>) -> Self {
+        link.set_stage(Stage::Answering);
+        Self(link, note)
+    }
+
     /// Asks the service's body for the next part of it.
     #[inline]
     fn poll_frame<B>(&mut self, body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Part<B::Data>>
@@ -65,68 +80,62 @@ impl Complete {
         // A panic here cuts the answer off: there is no way to take back what went out.
         let polled = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx)));
         let Ok(polled) = polled else {
-            let request = self.0.entry.straggler(crate::clock::now());
-            tracing::error!(
-                request = request.map(tracing::field::display),
-                "the body of an answer panicked; its connection is cut"
-            );
-            return Poll::Ready(Some(Err("the body of the answer panicked".into())));
+            return Poll::Ready(Some(Err(self.panicked())));
         };
         let polled = ready!(polled);
         if let (Some(note), Some(Ok(frame))) = (&mut self.1, &polled) {
             note.sent(frame.data_ref().map_or(0, Buf::remaining));
         }
-        Poll::Ready(polled.map(|frame| match frame {
-            Ok(frame) => Ok(frame.map_data(Data::Service)),
-            Err(error) => Err(error.into()),
-        }))
+        Poll::Ready(polled.map(|frame| frame.map_err(Into::into)))
+    }
+
+    #[cold]
+    fn panicked(&self) -> BoxError {
+        let request = self.0.entry.straggler(crate::clock::now());
+        tracing::error!(
+            request = request.map(tracing::field::display),
+            "the body of an answer panicked; its connection is cut"
+        );
+        "the body of the answer panicked".into()
+    }
+
+    /// Asks a body whether it is in one piece of that size, which it promised.
+    #[inline]
+    pub(crate) fn ask<B>(mut self, body: B, size: u64, cx: &mut Context<'_>) -> Asked<B>
+    where
+        B: Body<Error: Into<BoxError>>,
+    {
+        // Where it can be looked at, and moved afterwards.
+        let mut body = Pooled::new(body);
+        let seen = match self.poll_frame(body.as_mut(), cx) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) if data.remaining() as u64 == size => {
+                    return Asked::Whole(data, body, self);
+                }
+                Ok(data) => Some(Some(Ok(Frame::data(data)))),
+                Err(frame) => Some(Some(Ok(frame))),
+            },
+            Poll::Ready(other) => Some(other),
+            Poll::Pending => None,
+        };
+        let seen = seen.map(|frame| Seen { frame, size });
+        Asked::Other(Answer {
+            inner: Inner::Settled { body, seen },
+            complete: self,
+        })
     }
 }
 
 impl<B: Body> Answer<B> {
-    /// Puts the service's body where it can be looked at, and moved afterwards.
-    #[inline]
-    pub(crate) fn settle(self) -> Self {
-        let inner = match self.inner {
-            Inner::Service { body } => Inner::Settled {
-                body: Pooled::new(body),
-                seen: None,
-            },
-            inner @ (Inner::Settled { .. } | Inner::Text { .. }) => inner,
-        };
-        Self { inner, ..self }
-    }
-
-    /// The body in one piece of that size, which it promised, if it is settled and the piece is there. If not, it is as
-    /// if nobody had asked.
-    #[inline]
-    pub(crate) fn poll_whole(&mut self, cx: &mut Context<'_>, size: u64) -> Option<Data<B::Data>>
-    where
-        B::Error: Into<BoxError>,
-    {
-        let Inner::Settled { body, seen } = &mut self.inner else {
-            return None;
-        };
-        let Poll::Ready(part) = self.complete.poll_frame(body.as_mut(), cx) else {
-            return None;
-        };
-        match part.map(|frame| frame.map(Frame::into_data)) {
-            Some(Ok(Ok(data))) if data.remaining() as u64 == size => Some(data),
-            other => {
-                let frame = other
-                    .map(|frame| frame.map(|frame| frame.map_or_else(|frame| frame, Frame::data)));
-                *seen = Some(Seen { frame, size });
-                None
-            }
+    pub(crate) fn new(body: B, complete: Complete) -> Self {
+        Self {
+            inner: Inner::Service { body },
+            complete,
         }
     }
 
     pub(crate) fn service(body: B, link: Arc<Link>) -> Self {
-        link.set_stage(Stage::Answering);
-        Self {
-            inner: Inner::Service { body },
-            complete: Complete(link, None),
-        }
+        Self::new(body, Complete::of(link, None))
     }
 
     /// Keeps what is written down of the exchange until it is over.
@@ -135,11 +144,10 @@ impl<B: Body> Answer<B> {
     }
 
     pub(crate) fn text(text: &'static str, link: Arc<Link>) -> Self {
-        link.set_stage(Stage::Answering);
         let text = Some(Bytes::from_static(text.as_bytes())).filter(|text| !text.is_empty());
         Self {
             inner: Inner::Text { text },
-            complete: Complete(link, None),
+            complete: Complete::of(link, None),
         }
     }
 }
@@ -164,11 +172,11 @@ where
                 }
                 Poll::Ready(text.map(|text| Ok(Frame::data(Data::Text(text)))))
             }
-            InnerProjection::Service { body } => this.complete.poll_frame(body, cx),
-            InnerProjection::Settled { body, seen } => match seen.take() {
+            InnerProjection::Service { body } => of_service(this.complete.poll_frame(body, cx)),
+            InnerProjection::Settled { body, seen } => of_service(match seen.take() {
                 Some(Seen { frame, .. }) => Poll::Ready(frame),
                 None => this.complete.poll_frame(body.as_mut(), cx),
-            },
+            }),
         }
     }
 
@@ -192,6 +200,11 @@ where
             }
         }
     }
+}
+
+#[inline]
+fn of_service<D: Buf>(part: Poll<Part<D>>) -> Poll<Part<Data<D>>> {
+    part.map(|part| part.map(|frame| frame.map(|frame| frame.map_data(Data::Service))))
 }
 
 /// Bytes of either kind of answer.

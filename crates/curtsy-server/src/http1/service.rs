@@ -2,7 +2,7 @@
 //! sees to its answer.
 
 use crate::body::Body;
-use crate::http1::answer::Answer;
+use crate::http1::answer::{Answer, Complete};
 use crate::http1::framing::BodyLength;
 use crate::http1::rules::{self, Refusal, Verdict};
 use crate::http1::scan::Head;
@@ -113,68 +113,14 @@ impl<S: Service> Judge<S> {
     #[inline]
     pub(crate) fn judge(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         link: &Arc<Link>,
         seat: &Arc<Seat>,
-    ) -> Answering<S> {
-        self.judge_with(request, link, seat, |request, has_body, seat| {
-            let request = Arrived {
-                request,
-                link,
-                has_body,
-            };
-            State::begin(self.service.clone(), request, seat)
-        })
-    }
-
-    /// The same with a request that has arrived to its end, and a service that is ready.
-    #[inline]
-    pub(crate) fn judge_whole(&self, mut service: S, request: Request<Body>) -> Answering<S> {
-        self.judge_with(
-            request,
-            &self.link,
-            &self.seat,
-            |request, _, seat| match service.call_whole(request) {
-                Some(future) => State::called(future, seat),
-                None => State::Done { done: Done::Panic },
-            },
-        )
-    }
-
-    #[inline]
-    fn judge_with<B: http_body::Body>(
-        &self,
-        mut request: Request<B>,
-        link: &Arc<Link>,
-        seat: &Arc<Seat>,
-        call: impl FnOnce(Request<B>, bool, &mut Option<Arc<Seat>>) -> State<S>,
     ) -> Answering<S> {
         let has_body = !request.body().is_end_stream();
-        let uri = request.uri();
-        let target = match uri.path_and_query() {
-            Some(target) => target.as_str(),
-            None => uri.authority().map_or("", |authority| authority.as_str()),
-        };
-        let length = if has_body {
-            let exact = request.body().size_hint().exact();
-            exact.map_or(BodyLength::Chunked, BodyLength::Known)
-        } else {
-            BodyLength::Known(0)
-        };
-        link.called(request.method().as_str(), target.as_bytes(), length);
-
-        let note = Note::begin(link, &mut request);
-        let limits = &link.worker.shared.limits;
-        let head = link.take_head_seen();
-        if head == Head::Unseen && !link.entry.is_stream() {
-            // hyper found it where the wire saw none.
-            return done(link, Done::Refused(rules::MALFORMED), has_body, note);
-        }
-        match rules::judge(&request, has_body, head, limits) {
-            Verdict::Serve => {}
-            Verdict::Options if link.worker.shared.manners.service_answers_options_star => {}
-            Verdict::Options => return done(link, Done::Options, has_body, note),
-            Verdict::Refuse(refusal) => return done(link, Done::Refused(refusal), has_body, note),
+        let (note, admitted) = admit(link, &mut request, has_body, link.take_head_seen());
+        if let Err(instead) = admitted {
+            return done(link, instead, has_body, note);
         }
         let manner = Manner {
             expects_continue: has_body && request.headers().contains_key(EXPECT),
@@ -190,7 +136,12 @@ impl<S: Service> Judge<S> {
         };
         let entered = answering.note.as_deref().map(Note::enter);
         let called = catch_unwind(AssertUnwindSafe(|| {
-            answering.state = call(request, has_body, &mut answering.seat);
+            let request = Arrived {
+                request,
+                link,
+                has_body,
+            };
+            answering.state = State::begin(self.service.clone(), request, &mut answering.seat);
         }));
         drop(entered);
         if called.is_err() {
@@ -198,6 +149,114 @@ impl<S: Service> Judge<S> {
         }
         answering
     }
+
+    /// The same with a request that has arrived to its end and a service that is ready, which is then asked for the
+    /// answer. That is put into `came`; or there is more to do.
+    #[inline]
+    pub(crate) fn judge_whole(
+        &self,
+        mut service: S,
+        request: &mut Option<Request<Body>>,
+        head: Head,
+        cx: &mut Context<'_>,
+        came: &mut Option<Response<S::Body>>,
+    ) -> Result<Complete, Box<Answering<S>>> {
+        let link = &self.link;
+        let mut note = None;
+        let mut state = State::Done { done: Done::Panic };
+        if let Some(request) = request {
+            let has_body = !request.body().is_end_stream();
+            let (written, admitted) = admit(link, request, has_body, head);
+            if let Err(instead) = admitted {
+                return Err(Box::new(done(link, instead, has_body, written)));
+            }
+            note = written;
+            self.furnish(link, request.extensions_mut());
+        }
+        let entered = note.as_deref().map(Note::enter);
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            let request = request.take();
+            let Some(future) = request.and_then(|request| service.call_whole(request)) else {
+                return;
+            };
+            if link.outlives() {
+                state = detach(future, self.seat.clone());
+                return;
+            }
+            let mut future = Pooled::new(future);
+            match future.as_mut().poll(cx) {
+                Poll::Ready(Ok(response)) => *came = Some(response),
+                Poll::Ready(Err(error)) => {
+                    let done = Done::Error(error.into());
+                    state = State::Done { done };
+                }
+                Poll::Pending => state = State::Called { future },
+            }
+        }));
+        drop(entered);
+        if called.is_err() {
+            state = State::Done { done: Done::Panic };
+        } else if let Some(response) = came {
+            match see_to(response, Manner::default(), link) {
+                Ok(()) => return Ok(Complete::of(link.clone(), answered(note, response))),
+                Err(refusal) => {
+                    let done = Done::Refused(refusal);
+                    state = State::Done { done };
+                }
+            }
+        }
+        Err(Box::new(Answering {
+            state,
+            manner: Manner::default(),
+            link: Some(link.clone()),
+            seat: None,
+            note,
+        }))
+    }
+}
+
+/// Notes that the head of an answer is made.
+#[inline]
+fn answered<B>(note: Option<Box<Note>>, answer: &Response<B>) -> Option<Box<Note>> {
+    let mut note = note?;
+    note.answered(answer);
+    Some(note)
+}
+
+/// Takes a request up, which is in flight from here on; and says what is answered instead if it is not for the service.
+#[inline]
+fn admit<B: http_body::Body>(
+    link: &Arc<Link>,
+    request: &mut Request<B>,
+    has_body: bool,
+    head: Head,
+) -> (Option<Box<Note>>, Result<(), Done>) {
+    let uri = request.uri();
+    let target = match uri.path_and_query() {
+        Some(target) => target.as_str(),
+        None => uri.authority().map_or("", |authority| authority.as_str()),
+    };
+    let length = if has_body {
+        let exact = request.body().size_hint().exact();
+        exact.map_or(BodyLength::Chunked, BodyLength::Known)
+    } else {
+        BodyLength::Known(0)
+    };
+    link.called(request.method().as_str(), target.as_bytes(), length);
+    let note = Note::begin(link, request);
+    let shared = &link.worker.shared;
+    let admitted = if head == Head::Unseen && !link.entry.is_stream() {
+        // hyper found it where the wire saw none.
+        Err(Done::Refused(rules::MALFORMED))
+    } else {
+        match rules::judge(request, has_body, head, &shared.limits) {
+            Verdict::Serve => Ok(()),
+            Verdict::Options if shared.manners.service_answers_options_star => Ok(()),
+            Verdict::Options => Err(Done::Options),
+            Verdict::Refuse(refusal) => Err(Done::Refused(refusal)),
+        }
+    };
+    (note, admitted)
 }
 
 /// An answer past the service.
@@ -449,8 +508,7 @@ impl<S: Service> Future for Answering<S> {
             Came::Done(Done::Refused(refusal)) => refused(refusal, link),
             Came::Done(Done::Options) => options(link),
         };
-        if let Some(mut note) = this.note.take() {
-            note.answered(&answer);
+        if let Some(note) = answered(this.note.take(), &answer) {
             answer.body_mut().keep(note);
         }
         Poll::Ready(Ok(answer))
@@ -463,19 +521,29 @@ fn served<B: http_body::Body>(
     manner: Manner,
     link: Arc<Link>,
 ) -> Response<Answer<B>> {
+    match see_to(&mut response, manner, &link) {
+        Ok(()) => response.map(|body| Answer::service(body, link)),
+        Err(refusal) => refused(refusal, link),
+    }
+}
+
+/// Sees to an answer of the service: what it means for the connection, and the connection for it. Or the request is
+/// refused, whatever the service says.
+#[inline(always)]
+fn see_to<B>(response: &mut Response<B>, manner: Manner, link: &Link) -> Result<(), Refusal> {
     match link.body_fault() {
-        Some(BodyFault::Framing) => return refused(rules::BROKEN_BODY, link),
-        Some(BodyFault::TooLarge) => return refused(rules::TOO_LARGE, link),
+        Some(BodyFault::Framing) => return Err(rules::BROKEN_BODY),
+        Some(BodyFault::TooLarge) => return Err(rules::TOO_LARGE),
         Some(BodyFault::TimedOut) | None => {}
     }
     let status = response.status();
     link.worker.tally.answer(status.as_u16());
     if status == StatusCode::SWITCHING_PROTOCOLS || (manner.is_connect && status.is_success()) {
         link.switching();
-        return response.map(|body| Answer::service(body, link));
+        return Ok(());
     }
     if link.is_body_open() {
-        unread(manner, &link);
+        unread(manner, link);
     }
     let orders = link.orders();
     if orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
@@ -486,9 +554,9 @@ fn served<B: http_body::Body>(
         link.close_after_answer(false);
     }
     if link.is_closing() {
-        set_close(&mut response);
+        set_close(response);
     }
-    response.map(|body| Answer::service(body, link))
+    Ok(())
 }
 
 /// The answer is ready and the request's body was not read to its end.

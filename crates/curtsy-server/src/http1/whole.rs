@@ -9,18 +9,16 @@
 //! - The bytes of an answer are those that hyper would write; tests hold them against each other.
 //! - Nothing waits here. A write that the socket takes only part of is held by the wire, and hyper flushes it.
 //!
-//! Deliberately absent: an HTTP parser. httparse is the one, as it is hyper's; where the request ends is found by
-//! `framing` as well, and where the two disagree, hyper decides.
+//! Deliberately absent: an HTTP parser. httparse is the one, as it is hyper's.
 
 use crate::body::Body;
 use crate::clock;
-use crate::http1::answer::Answer;
-use crate::http1::framing::Framing;
+use crate::http1::answer::{Answer, Asked};
 use crate::http1::scan::Head;
 use crate::http1::service::{Answering, Judge};
 use crate::http1::wire::{LARGE, Wire};
 use crate::link::Link;
-use crate::service::{BoxError, Service};
+use crate::service::Service;
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{
@@ -32,7 +30,6 @@ use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, UNIX_EPOCH};
@@ -207,41 +204,54 @@ impl Desk {
         bytes: &mut Bytes,
         cx: &mut Context<'_>,
     ) -> Step<S> {
-        let mut framing = Framing::default();
-        let length = framing.take(bytes);
-        if !framing.is_at_end() || length > READ {
-            return Step::Doubtful;
-        }
-        let whole = bytes.slice(..length);
-        let Some((request, closes)) = self.request(&whole, framing.head(), wire.link()) else {
+        // In places of their own: they are large, and to move them costs.
+        let (mut request, mut response) = (None, None);
+        let Some(outline) = self.request(bytes, wire.link(), &mut request) else {
             return Step::Doubtful;
         };
+        let Outline {
+            head,
+            length,
+            closes,
+        } = outline;
         let Some(service) = judge.ready() else {
             return Step::Doubtful;
         };
-        wire.link().head_seen(framing.head());
-        let mut answering = judge.judge_whole(service, request);
-        let Poll::Ready(Ok(response)) = Pin::new(&mut answering).poll(cx) else {
-            return Step::Called(Box::new(answering));
+        let complete = match judge.judge_whole(service, &mut request, head, cx, &mut response) {
+            Ok(complete) => complete,
+            Err(begun) => return Step::Called(begun),
         };
         let before = self.output.len();
-        let size = response.body().size_hint().exact();
-        let Some(size) = size.filter(|size| self.write_head(&response, *size, closes)) else {
+        let size = response.as_ref().and_then(|response| {
+            let size = response.body().size_hint().exact();
+            size.filter(|size| self.write_head(response, *size, closes))
+        });
+        let Some(response) = response else {
+            return Step::Doubtful;
+        };
+        let Some(size) = size else {
             self.output.truncate(before);
+            let response = response.map(|body| Answer::new(body, complete));
             return Step::Called(Box::new(Answering::made(response)));
         };
-        let (parts, mut body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
         if size > 0 {
-            body = body.settle();
-            if !self.write_body(&mut body, size, wire, cx) {
-                self.output.truncate(before);
-                let response = Response::from_parts(parts, body);
-                return Step::Called(Box::new(Answering::made(response)));
+            match complete.ask(body, size, cx) {
+                Asked::Whole(data, body, complete) => {
+                    self.write_body(data, wire, cx);
+                    // Told by that: the answer is complete.
+                    drop((body, complete));
+                }
+                Asked::Other(body) => {
+                    self.output.truncate(before);
+                    let response = Response::from_parts(parts, body);
+                    return Step::Called(Box::new(Answering::made(response)));
+                }
             }
+        } else {
+            drop((body, complete));
         }
-        // Told by that: the answer is complete.
-        drop(body);
-        self.keep_fields(parts.headers);
+        self.keep_fields(&mut parts.headers);
         bytes.advance(length);
         match closes {
             true => Step::Closing,
@@ -251,33 +261,22 @@ impl Desk {
         }
     }
 
-    /// The request that these bytes are, and whether the client wants no other; `None` if hyper might see anything in
-    /// it that is not seen here.
+    /// Puts the request that the bytes begin with into `request`; `None` if it is not whole, or if hyper might see
+    /// anything in it that is not seen here.
     #[inline]
     fn request(
         &mut self,
         bytes: &Bytes,
-        head: Head,
         link: &Arc<Link>,
-    ) -> Option<(Request<Body>, bool)> {
-        let is_beyond_doubt = match head {
-            Head::Plain => true,
-            Head::Lines {
-                transfer_encodings,
-                content_lengths,
-            } => transfer_encodings == 0 && content_lengths <= 1,
-            Head::Unseen => false,
-        };
-        if !is_beyond_doubt {
-            return None;
-        }
+        request: &mut Option<Request<Body>>,
+    ) -> Option<Outline> {
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MOST];
         let mut parsed = httparse::Request::new(&mut []);
         let status = parsed.parse_with_uninit_headers(bytes, &mut fields);
-        let Ok(httparse::Status::Complete(length)) = status else {
+        let Ok(httparse::Status::Complete(head_length)) = status else {
             return None;
         };
-        if parsed.version != Some(1) || length > link.worker.shared.limits.header_bytes {
+        if parsed.version != Some(1) || head_length > link.worker.shared.limits.header_bytes {
             return None;
         }
         let method = Method::from_bytes(parsed.method?.as_bytes()).ok()?;
@@ -286,28 +285,41 @@ impl Desk {
         }
         let uri = Uri::from_maybe_shared(bytes.slice_ref(parsed.path?.as_bytes())).ok()?;
         let mut headers = std::mem::take(&mut self.fields);
-        let (mut body_length, mut closes) = (0, false);
+        let (mut body_length, mut head, mut closes) = (0, Head::Plain, false);
         for field in &*parsed.headers {
             let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
             let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?;
             match name {
                 TRANSFER_ENCODING | EXPECT | UPGRADE => return None,
-                CONTENT_LENGTH => body_length = value.to_str().ok()?.parse().ok()?,
+                CONTENT_LENGTH if head == Head::Plain => {
+                    body_length = plain_number(value.as_bytes())?;
+                    head = Head::Lines {
+                        transfer_encodings: 0,
+                        content_lengths: 1,
+                    };
+                }
+                CONTENT_LENGTH => return None,
                 CONNECTION => closes |= asks_to_close(&value),
                 _ => {}
             }
             headers.try_append(name, value).ok()?;
         }
-        let body = bytes.slice(length..);
-        if body.len() != body_length {
+        let length = head_length.checked_add(body_length)?;
+        if length > bytes.len().min(READ) {
             return None;
         }
-        let mut request = Request::new(Body::whole(body, link.clone()));
+        let body = bytes.slice(head_length..length);
+        let request = request.insert(Request::new(Body::whole(body, link.clone())));
         *request.method_mut() = method;
-        *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = headers;
-        Some((request, closes))
+        // What was there is empty, and not worth a look.
+        std::mem::forget(std::mem::replace(request.uri_mut(), uri));
+        std::mem::forget(std::mem::replace(request.headers_mut(), headers));
+        Some(Outline {
+            head,
+            length,
+            closes,
+        })
     }
 
     /// Writes the head of an answer of that size; `false` if only hyper knows what it would write.
@@ -342,7 +354,7 @@ impl Desk {
             match *name {
                 CONNECTION | TRANSFER_ENCODING | TRAILER => return false,
                 CONTENT_LENGTH => {
-                    let said = value.to_str().ok().and_then(|said| said.parse().ok());
+                    let said = plain_number(value.as_bytes()).map(|said| said as u64);
                     if is_sized || size == 0 || said != Some(size) {
                         return false;
                     }
@@ -364,30 +376,16 @@ impl Desk {
             out.extend_from_slice(itoa::Buffer::new().format(size).as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        if !is_dated {
-            out.extend_from_slice(b"date: ");
-            out.extend_from_slice(self.date.now());
-            out.extend_from_slice(b"\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(match is_dated {
+            false => self.date.last_line(),
+            true => b"\r\n",
+        });
         true
     }
 
-    /// Writes the body of an answer if all of it is there; if not, it is as if nobody had looked.
+    /// Writes the body of an answer.
     #[inline]
-    fn write_body<B>(
-        &mut self,
-        body: &mut Answer<B>,
-        size: u64,
-        wire: &mut Wire,
-        cx: &mut Context<'_>,
-    ) -> bool
-    where
-        B: http_body::Body<Error: Into<BoxError>>,
-    {
-        let Some(mut data) = body.poll_whole(cx, size) else {
-            return false;
-        };
+    fn write_body(&mut self, mut data: impl Buf, wire: &mut Wire, cx: &mut Context<'_>) {
         if data.remaining() >= LARGE {
             // To copy it costs more than to write it from where it is.
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -397,7 +395,7 @@ impl Desk {
             if total == data.remaining() {
                 wire.send(cx, &mut slices[..count]);
                 self.output.clear();
-                return true;
+                return;
             }
         }
         while data.has_remaining() {
@@ -406,17 +404,33 @@ impl Desk {
             let length = chunk.len();
             data.advance(length);
         }
-        true
     }
 
     /// Keeps the memory of an answer's fields for those of the next request.
     #[inline]
-    fn keep_fields(&mut self, mut fields: HeaderMap) {
+    fn keep_fields(&mut self, fields: &mut HeaderMap) {
         if (self.fields.capacity()..=FIELDS_KEPT).contains(&fields.capacity()) {
             fields.clear();
-            self.fields = fields;
+            std::mem::swap(&mut self.fields, fields);
         }
     }
+}
+
+/// What is to be known of a request that has arrived to its end.
+struct Outline {
+    head: Head,
+    /// How many bytes it is.
+    length: usize,
+    /// The client wants no other.
+    closes: bool,
+}
+
+/// A number that is nothing but digits, as a length is (RFC 9110, section 8.6).
+fn plain_number(digits: &[u8]) -> Option<usize> {
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Whether a `Connection` field asks for this to be the last request (RFC 9112, section 9.6).
@@ -427,22 +441,23 @@ fn asks_to_close(value: &HeaderValue) -> bool {
     })
 }
 
-/// The field `Date`, made anew once a second.
+/// The field `Date` at the end of a head, made anew once a second.
 #[derive(Default)]
 struct Date {
     second: u64,
-    text: String,
+    line: String,
 }
 
 impl Date {
     #[inline]
-    fn now(&mut self) -> &[u8] {
+    fn last_line(&mut self) -> &[u8] {
         let now = clock_gettime(ClockId::RealtimeCoarse);
         let second = u64::try_from(now.tv_sec).unwrap_or(0);
-        if second != self.second || self.text.is_empty() {
+        if second != self.second || self.line.is_empty() {
             self.second = second;
-            self.text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+            let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+            self.line = format!("date: {date}\r\n\r\n");
         }
-        self.text.as_bytes()
+        self.line.as_bytes()
     }
 }
