@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connected socket.
@@ -108,6 +108,32 @@ impl Stream {
         match self {
             Self::Unwatched(_) => self.look() == Look::Nothing,
             Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => self.poll_read_ready(cx).is_pending(),
+        }
+    }
+
+    /// Writes the last bytes before the end. The kernel keeps them until the socket is closed or shut down, and sends
+    /// them and the end as one (Linux, `send(2)`, `MSG_MORE`): half of the packets, and the client wakes once. It has
+    /// to be done at once.
+    pub(crate) fn poll_write_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT | SendFlags::MORE;
+        let sent = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::WRITABLE, || {
+                send(&*stream, buf, flags).map_err(Into::into)
+            }),
+            Self::Unwatched(Some(bare)) => send(&bare.fd, buf, flags).map_err(Into::into),
+            Self::Unix(_) | Self::Tls(_) | Self::Unwatched(None) => {
+                return Pin::new(self).poll_write(cx, buf);
+            }
+        };
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Pin::new(self).poll_write(cx, buf)
+            }
+            sent => Poll::Ready(sent),
         }
     }
 

@@ -3,7 +3,8 @@
 
 mod support;
 
-use support::{request, serve, serve_with};
+use std::time::{Duration, Instant};
+use support::{ms, request, serve, serve_with};
 
 #[tokio::test]
 async fn head_204_and_304_carry_no_body() {
@@ -145,6 +146,36 @@ async fn http_1_0_closes_unless_asked_to_stay() {
         .is(200, "hello from /last")
         .and_closes();
     client.ends().await;
+    server.drain().await;
+}
+
+/// The kernel holds a last answer back until the connection ends, for a fifth of a second at most: the end has to follow,
+/// whatever else the client has sent, and no other answer is held back.
+#[tokio::test]
+async fn the_last_answer_waits_for_nothing() {
+    const FIRST: &str = "GET /before HTTP/1.1\r\nHost: a\r\n\r\n";
+    const LAST: &str = "GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let server = serve().await;
+    for (first, behind) in [("", ""), ("", "GET /no"), (FIRST, ""), (FIRST, FIRST)] {
+        let mut fastest = Duration::MAX;
+        // The machine may be busy; it is not, each time.
+        for _ in 0..5 {
+            let mut client = server.client().await;
+            let asked = Instant::now();
+            if !first.is_empty() {
+                client.send(first).await;
+                client.answer().await.is(200, "hello from /before");
+            }
+            client.send(format!("{LAST}{behind}")).await;
+            client
+                .answer()
+                .await
+                .is(200, "hello from /last")
+                .and_closes();
+            fastest = fastest.min(asked.elapsed());
+        }
+        assert!(fastest < ms(100), "{first:?} {behind:?} {fastest:?}");
+    }
     server.drain().await;
 }
 

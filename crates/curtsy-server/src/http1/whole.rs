@@ -153,7 +153,7 @@ impl Desk {
             if !matches!(step, Step::Closing) {
                 wire.keep_first(bytes);
             }
-            let is_sent = self.send(wire, cx);
+            let is_sent = self.send(wire, cx, matches!(step, Step::Closing));
             match step {
                 Step::Called(answering) => return Turn::Left(Some(answering)),
                 Step::Closing => return Turn::Closing,
@@ -178,7 +178,7 @@ impl Desk {
                 return step;
             }
             if self.output.len() > GATHERED_MOST {
-                if !self.send(wire, cx) {
+                if !self.send(wire, cx, false) {
                     return Step::Doubtful;
                 }
                 // With all of it sent the connection was idle, and is not: the next one is here.
@@ -189,8 +189,8 @@ impl Desk {
 
     /// Sends what was gathered; whether the socket took all of it.
     #[inline]
-    fn send(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> bool {
-        let is_sent = wire.send(cx, &mut [IoSlice::new(&self.output)]);
+    fn send(&mut self, wire: &mut Wire, cx: &mut Context<'_>, is_last: bool) -> bool {
+        let is_sent = wire.send(cx, &mut [IoSlice::new(&self.output)], is_last);
         self.output.clear();
         is_sent
     }
@@ -393,7 +393,7 @@ impl Desk {
             let count = 1 + data.chunks_vectored(&mut slices[1..]);
             let total: usize = slices[1..count].iter().map(|slice| slice.len()).sum();
             if total == data.remaining() {
-                wire.send(cx, &mut slices[..count]);
+                wire.send(cx, &mut slices[..count], false);
                 self.output.clear();
                 return;
             }

@@ -162,16 +162,23 @@ impl Wire {
         }
     }
 
-    /// Sends past hyper what answers the requests that were called last; whether the socket took all of it. What it did not
-    /// take is held, and leaves before anything of hyper's.
+    /// Sends past hyper what answers the requests that were called last; whether the socket took all of it. What it did
+    /// not take is held, and leaves before anything of hyper's. What `is_last` leaves when the connection ends, which it
+    /// must at once.
     #[inline]
-    pub(crate) fn send(&mut self, cx: &mut Context<'_>, mut bufs: &mut [io::IoSlice<'_>]) -> bool {
+    pub(crate) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut bufs: &mut [io::IoSlice<'_>],
+        is_last: bool,
+    ) -> bool {
         io::IoSlice::advance_slices(&mut bufs, 0);
         while self.held.is_empty() && !bufs.is_empty() {
-            let stream = Pin::new(&mut self.stream);
+            let stream = &mut self.stream;
             let polled = match &*bufs {
-                [only] => stream.poll_write(cx, only),
-                _ => stream.poll_write_vectored(cx, bufs),
+                [only] if is_last => stream.poll_write_last(cx, only),
+                [only] => Pin::new(stream).poll_write(cx, only),
+                _ => Pin::new(stream).poll_write_vectored(cx, bufs),
             };
             match self.wrote(polled) {
                 Poll::Ready(Ok(count @ 1..)) => io::IoSlice::advance_slices(&mut bufs, count),
