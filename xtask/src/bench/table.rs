@@ -295,8 +295,8 @@ impl Table {
         self.goals.push(goal);
     }
 
-    /// Ours is first, or tied for it, in every column; the floor takes no part. In a latency another is ahead only if it
-    /// is so in nearly every round too.
+    /// Ours is first, or tied for it, in every column; the floor takes no part. Another is ahead only by more than the
+    /// rounds leave in doubt, and in a latency only if it is so in nearly every round.
     pub(super) fn goal_first(&mut self, text: &str) {
         let others: Vec<&str> = self.rows.iter().map(|row| row.server.as_str()).collect();
         let others: Vec<&str> = others
@@ -318,7 +318,11 @@ impl Table {
                 compared += 1;
                 let more = self.more(OURS, other, index);
                 let is_seen = more.is_some_and(|more| more.median >= RESOLUTION_US);
-                if spread.median <= TIE || (column.latency && !(is_seen && nearly_always(&worse))) {
+                let is_certain = match column.latency {
+                    true => is_seen && nearly_always(&worse),
+                    false => spread.median.ln() > standard_error(&worse),
+                };
+                if spread.median <= TIE || !is_certain {
                     continue;
                 }
                 behind.push(format!(
@@ -341,6 +345,20 @@ impl Table {
 fn nearly_always(worse: &[f64]) -> bool {
     let exceptions = worse.iter().filter(|ratio| **ratio <= 1.0).count();
     exceptions <= worse.len() / ROUNDS_PER_EXCEPTION
+}
+
+/// How far the median of ratios like these may be off, as a logarithm; 0 if there is no telling.
+fn standard_error(ratios: &[f64]) -> f64 {
+    /// A median is off by so much more than a mean, where noise is normal.
+    const OF_MEDIAN: f64 = 1.253;
+    if ratios.len() < 2 {
+        return 0.0;
+    }
+    let count = ratios.len() as f64;
+    let logs = || ratios.iter().map(|ratio| ratio.ln());
+    let mean = logs().sum::<f64>() / count;
+    let squares = logs().map(|log| (log - mean).powi(2)).sum::<f64>();
+    OF_MEDIAN * (squares / (count - 1.0) / count).sqrt()
 }
 
 fn goal(text: &str, outcome: Outcome, detail: String) -> Goal {
@@ -473,6 +491,29 @@ mod tests {
             behind.goals[0].detail,
             "cpu behind x by 25.0%; rate behind x by 25.0%"
         );
+    }
+
+    #[test]
+    fn nobody_is_ahead_by_less_than_the_rounds_leave_in_doubt() {
+        let outcome = |ours: &[f64]| {
+            let mut table = table(&[(OURS, ours), ("x", &[5.0; 5])]);
+            table.goal_first("");
+            last(&table)
+        };
+        // Ten percent behind in the median.
+        assert_eq!(outcome(&[5.5; 5]), Outcome::NotMet);
+        assert_eq!(outcome(&[5.3, 5.7, 5.5, 5.5, 5.4]), Outcome::NotMet);
+        assert_eq!(outcome(&[3.0, 8.0, 5.5, 4.0, 6.5]), Outcome::Met);
+        assert_eq!(outcome(&[5.5]), Outcome::NotMet);
+    }
+
+    #[test]
+    fn a_standard_error_is_that_of_the_median() {
+        assert_eq!(standard_error(&[2.0]), 0.0);
+        assert_eq!(standard_error(&[2.0; 4]), 0.0);
+        let ratios = [1.0, 1.0, 1.0, 1.0_f64.exp()];
+        // The logarithms' deviation is a half, over the root of four.
+        assert!((standard_error(&ratios) - 1.253 / 4.0).abs() < 1e-9);
     }
 
     /// What becomes of being first when ours takes 10 us in every round.
