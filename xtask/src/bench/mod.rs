@@ -47,6 +47,9 @@ pub(crate) struct Options {
     /// Only these servers, separated by commas: curtsy, floor, hyper-tpc, axum, actix, ntex, nginx, go-nethttp, go-gin.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Of these tables only the ones with these ids, as their charts' files are named: requests-64, tls-requests.
+    #[arg(long, value_name = "ID", value_delimiter = ',', requires = "tables")]
+    table: Vec<String>,
     /// Two rounds of one second, to see that everything works; written to bench/work/, never to the results.
     #[arg(long)]
     quick: bool,
@@ -93,6 +96,8 @@ struct Bench {
     rounds: usize,
     seconds: u64,
     quick: bool,
+    /// Only these tables, if there are any.
+    ids: Vec<String>,
     root: std::rc::Rc<Path>,
 }
 
@@ -132,6 +137,12 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
             Which::Tls => tls::tls(&bench, root, &work)?,
         });
     }
+    tables.retain(|table| bench.wants(&table.id));
+    ensure!(
+        !tables.is_empty(),
+        "no table has the id {}",
+        options.table.join(" or ")
+    );
     for table in &mut tables {
         table.notes.extend(skipped.iter().cloned());
         table.notes.sort();
@@ -168,6 +179,11 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
 }
 
 impl Bench {
+    /// Whether the table with that id is to be measured.
+    fn wants(&self, id: &str) -> bool {
+        self.ids.is_empty() || self.ids.iter().any(|wanted| wanted == id)
+    }
+
     /// Builds everything, and says loudly what is missing.
     fn prepare(root: &Path, work: &Path, options: &Options) -> Result<(Self, Vec<String>)> {
         let cores = thread::available_parallelism()?.get();
@@ -208,6 +224,7 @@ impl Bench {
             rounds,
             seconds,
             quick: options.quick,
+            ids: options.table.clone(),
             root: root.into(),
         };
         Ok((bench, skipped))
@@ -225,6 +242,7 @@ impl Bench {
             servers,
             load: self.load.clone(),
             root: self.root.clone(),
+            ids: self.ids.clone(),
             ..*self
         }
     }

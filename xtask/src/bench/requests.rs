@@ -123,7 +123,8 @@ const PEERS: [&str; 6] = ["actix", "ntex", "nginx", "axum", "go-nethttp", "go-gi
 
 /// The six tables of requests.
 pub(super) fn requests(bench: &Bench) -> Result<Vec<Table>> {
-    let mut tables: Vec<Table> = KINDS
+    let kinds: Vec<&Kind> = KINDS.iter().filter(|kind| bench.wants(kind.id)).collect();
+    let mut tables: Vec<Table> = kinds
         .iter()
         .map(|kind| Table::new(kind.id, kind.title, how(bench, kind), columns()))
         .collect();
@@ -131,7 +132,7 @@ pub(super) fn requests(bench: &Bench) -> Result<Vec<Table>> {
         let running = server.start(pinned(bench))?;
         // Branches, buffers and allocators settle before anything counts.
         bench.load.wrk(running.address, Ask::Hello, 64, 1)?;
-        for (kind, table) in KINDS.iter().zip(&mut tables) {
+        for (kind, table) in kinds.iter().zip(&mut tables) {
             if kind.load == With::Wrk(Ask::Post) && !server.echoes() {
                 table.notes.push(format!(
                     "{} cannot echo without its echo module",

@@ -52,11 +52,13 @@ pub(super) fn tls(bench: &Bench, root: &Path, work: &Path) -> Result<Vec<Table>>
         .map(|server| server.name)
         .collect();
     let bench = bench.with(&names);
-    Ok(vec![
-        handshakes(&bench, &tools),
-        requests(&bench, &tools),
-        idle(&bench, &tools),
-    ])
+    let tables: [(&str, fn(&Bench, &Tools) -> Table); 3] = [
+        ("tls-handshakes", handshakes),
+        ("tls-requests", requests),
+        ("tls-idle", idle),
+    ];
+    let wanted = tables.into_iter().filter(|(id, _)| bench.wants(id));
+    Ok(wanted.map(|(_, measure)| measure(&bench, &tools)).collect())
 }
 
 /// What is measured with.
