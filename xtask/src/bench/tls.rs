@@ -52,7 +52,7 @@ pub(super) fn tls(bench: &Bench, root: &Path, work: &Path) -> Result<Vec<Table>>
         .map(|server| server.name)
         .collect();
     let bench = bench.with(&names);
-    let tables: [(&str, fn(&Bench, &Tools) -> Table); 3] = [
+    let tables: [(&str, Measure); 3] = [
         ("tls-handshakes", handshakes),
         ("tls-requests", requests),
         ("tls-idle", idle),
@@ -60,6 +60,8 @@ pub(super) fn tls(bench: &Bench, root: &Path, work: &Path) -> Result<Vec<Table>>
     let wanted = tables.into_iter().filter(|(id, _)| bench.wants(id));
     Ok(wanted.map(|(_, measure)| measure(&bench, &tools)).collect())
 }
+
+type Measure = fn(&Bench, &Tools) -> Table;
 
 /// What is measured with.
 struct Tools {
