@@ -154,17 +154,22 @@ impl Stream {
         place: &Place,
         count: usize,
     ) -> Poll<io::Result<usize>> {
+        let send = |socket: BorrowedFd<'_>| {
+            let (file, mut offset) = (place.resident.file(), place.offset);
+            sendfile(socket, file, Some(&mut offset), count).map_err(io::Error::from)
+        };
+        if let Self::Unwatched(Some(bare)) = self {
+            match send(bare.fd.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
         self.watch()?;
         let Self::Tcp(stream) = self else {
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         };
-        let file = place.resident.file();
         loop {
-            let mut offset = place.offset;
-            let sent = stream.try_io(Interest::WRITABLE, || {
-                sendfile(&*stream, file, Some(&mut offset), count).map_err(Into::into)
-            });
-            match sent {
+            match stream.try_io(Interest::WRITABLE, || send(stream.as_fd())) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(stream.poll_write_ready(cx))?;
                 }
