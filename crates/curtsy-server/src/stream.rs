@@ -1,14 +1,16 @@
 //! A connected socket of either kind, encrypted or not.
 
+use crate::resident::Place;
 use crate::tls::Secure;
 use bytes::Bytes;
+use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -111,10 +113,9 @@ impl Stream {
         }
     }
 
-    /// Writes the last bytes before the end. The kernel keeps them until the socket is closed or shut down, and sends
-    /// them and the end as one (Linux, `send(2)`, `MSG_MORE`): half of the packets, and the client wakes once. It has
-    /// to be done at once.
-    pub(crate) fn poll_write_last(
+    /// Writes bytes that others follow at once, or the end. The kernel keeps them until then, and sends them as one
+    /// (Linux, `send(2)`, `MSG_MORE`): half of the packets, and the client wakes once.
+    pub(crate) fn poll_write_more(
         &mut self,
         cx: &mut Context<'_>,
         buf: &[u8],
@@ -134,6 +135,46 @@ impl Stream {
                 Pin::new(self).poll_write(cx, buf)
             }
             sent => Poll::Ready(sent),
+        }
+    }
+
+    /// Whether the kernel sends bytes of its own over it, without a copy.
+    pub(crate) fn takes_resident(&self) -> bool {
+        match self {
+            Self::Tcp(_) => true,
+            Self::Unwatched(bare, ..) => bare.as_ref().is_some_and(|bare| !bare.unix),
+            Self::Unix(_) | Self::Tls(_) => false,
+        }
+    }
+
+    /// Has the kernel send some of its own bytes, `count` at most (`sendfile(2)`). Not for a stream that takes none.
+    pub(crate) fn poll_send_resident(
+        &mut self,
+        cx: &mut Context<'_>,
+        place: &Place,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        let send = |socket: BorrowedFd<'_>| {
+            let (file, mut offset) = (place.resident.file(), place.offset);
+            sendfile(socket, file, Some(&mut offset), count).map_err(io::Error::from)
+        };
+        if let Self::Unwatched(Some(bare)) = self {
+            match send(bare.fd.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+        self.watch()?;
+        let Self::Tcp(stream) = self else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        loop {
+            match stream.try_io(Interest::WRITABLE, || send(stream.as_fd())) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(stream.poll_write_ready(cx))?;
+                }
+                sent => return Poll::Ready(sent),
+            }
         }
     }
 

@@ -11,6 +11,7 @@ pub mod inherited;
 pub mod pidfd;
 pub mod pooled;
 pub mod prefetch;
+pub mod resident;
 pub mod scm;
 pub mod seqpacket;
 pub mod spawn;

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, StreamBody};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -28,8 +29,12 @@ const BIG_PIECE_BYTES: usize = 64 << 10;
 /// `/big` repeats itself after so many bytes: a prime, so that no piece, page or packet that is lost, doubled or moved
 /// leaves the rest looking right.
 const BIG_PERIOD_BYTES: usize = 8191;
-/// Letters in no order, long enough for a piece from any place of the period.
-static BIG: [u8; BIG_PERIOD_BYTES + BIG_PIECE_BYTES] = big_letters();
+/// Letters in no order, long enough for a piece from any place of the period, where the kernel can send them from.
+static BIG: LazyLock<Bytes> = LazyLock::new(|| {
+    // Without a descriptor for them, they are copied.
+    curtsy::resident(&LETTERS).unwrap_or_else(|_| Bytes::from_static(&LETTERS))
+});
+static LETTERS: [u8; BIG_PERIOD_BYTES + BIG_PIECE_BYTES] = big_letters();
 
 const fn big_letters() -> [u8; BIG_PERIOD_BYTES + BIG_PIECE_BYTES] {
     let mut letters = [0; BIG_PERIOD_BYTES + BIG_PIECE_BYTES];
@@ -263,7 +268,7 @@ impl http_body::Body for DemoBody {
                 let from = *sent % BIG_PERIOD_BYTES;
                 *left -= size as u64;
                 *sent += size;
-                let piece = Bytes::from_static(&BIG[from..from + size]);
+                let piece = BIG.slice(from..from + size);
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Self::Echo(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),

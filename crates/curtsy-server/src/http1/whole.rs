@@ -18,6 +18,7 @@ use crate::http1::scan::Head;
 use crate::http1::service::{Answering, Judge};
 use crate::http1::wire::{LARGE, Wire};
 use crate::link::Link;
+use crate::resident;
 use crate::service::Service;
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRAILER, TRANSFER_ENCODING, UPGRADE};
@@ -387,6 +388,15 @@ impl Desk {
     #[inline]
     fn write_body(&mut self, mut data: impl Buf, wire: &mut Wire, cx: &mut Context<'_>) {
         if data.remaining() >= LARGE {
+            let chunk = data.chunk();
+            if chunk.len() == data.remaining()
+                && wire.stream().takes_resident()
+                && let Some(place) = resident::find(chunk)
+            {
+                wire.send_resident(cx, &self.output, chunk, place);
+                self.output.clear();
+                return;
+            }
             // To copy it costs more than to write it from where it is.
             let mut slices = [IoSlice::new(&[]); SLICES];
             slices[0] = IoSlice::new(&self.output);

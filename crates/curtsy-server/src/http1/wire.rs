@@ -16,6 +16,7 @@
 use crate::clock;
 use crate::http1::framing::Framing;
 use crate::link::{BodyFault, Link, Stage};
+use crate::resident::Place;
 use crate::seat::Seat;
 use crate::shared::Orders;
 use crate::stream::{Bare, Received, Stream};
@@ -176,7 +177,7 @@ impl Wire {
         while self.held.is_empty() && !bufs.is_empty() {
             let stream = &mut self.stream;
             let polled = match &*bufs {
-                [only] if is_last => stream.poll_write_last(cx, only),
+                [only] if is_last => stream.poll_write_more(cx, only),
                 [only] => Pin::new(stream).poll_write(cx, only),
                 _ => Pin::new(stream).poll_write_vectored(cx, bufs),
             };
@@ -198,6 +199,35 @@ impl Wire {
         }
         self.flushed();
         true
+    }
+
+    /// Sends bytes, and `resident` behind them, which lie in `place` and of which the kernel makes no copy. What it does
+    /// not take is held.
+    pub(crate) fn send_resident(
+        &mut self,
+        cx: &mut Context<'_>,
+        before: &[u8],
+        resident: &[u8],
+        mut place: Place,
+    ) {
+        let (mut before, mut resident) = (before, resident);
+        while self.held.is_empty() && !(before.is_empty() && resident.is_empty()) {
+            let polled = match before.is_empty() {
+                false => self.stream.poll_write_more(cx, before),
+                true => self.stream.poll_send_resident(cx, &place, resident.len()),
+            };
+            let Poll::Ready(Ok(count @ 1..)) = self.wrote(polled) else {
+                break;
+            };
+            if before.is_empty() {
+                place.offset += count as u64;
+                resident = &resident[count..];
+            } else {
+                before = &before[count..];
+            }
+        }
+        self.held.extend_from_slice(before);
+        self.held.extend_from_slice(resident);
     }
 
     /// What is encrypted leaves in pieces of its own.
