@@ -178,6 +178,14 @@ impl Stream {
         }
     }
 
+    /// Ends the output: what was kept back leaves, and the end with it. Not for an encrypted one, which says so itself.
+    pub(crate) fn end_output(&self) {
+        if let Some(fd) = self.fd() {
+            // It fails only if the peer was faster.
+            let _ = rustix::net::shutdown(fd, Shutdown::Write);
+        }
+    }
+
     /// Looks at what has arrived at the socket.
     pub(crate) fn look(&self) -> Look {
         self.fd().map_or(Look::Ended, look)

@@ -164,8 +164,8 @@ impl Wire {
     }
 
     /// Sends past hyper what answers the requests that were called last; whether the socket took all of it. What it did
-    /// not take is held, and leaves before anything of hyper's. What `is_last` leaves when the connection ends, which it
-    /// must at once.
+    /// not take is held, and leaves before anything of hyper's. With what `is_last` the output ends: before anybody looks
+    /// whether the client has sent more, for to close over that would reset the connection and what is kept back on it.
     #[inline]
     pub(crate) fn send(
         &mut self,
@@ -196,6 +196,9 @@ impl Wire {
         }
         if self.stream.is_tls() && !matches!(self.poll_flush_tls(cx), Poll::Ready(Ok(()))) {
             return false;
+        }
+        if is_last && !self.stream.is_tls() {
+            self.stream.end_output();
         }
         self.flushed();
         true
