@@ -179,6 +179,33 @@ async fn the_last_answer_waits_for_nothing() {
     server.drain().await;
 }
 
+/// Bytes that come while the connection is being closed reset it; the answer is with the client before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_comes_late_does_not_take_the_last_answer_along() {
+    use std::io::{Read as _, Write as _};
+    const LAST: &[u8] = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let server = serve().await;
+    let address = server.address;
+    let clients = tokio::task::spawn_blocking(move || {
+        for index in 0..3_000_u32 {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            client.write_all(LAST).unwrap();
+            let asked = Instant::now();
+            // Somewhere between the request's arrival and the close.
+            while asked.elapsed() < Duration::from_micros(u64::from(index % 300)) {
+                std::hint::spin_loop();
+            }
+            let _ = client.write_all(b"\r\n");
+            let mut answer = Vec::new();
+            // It may end with a reset.
+            let _ = client.read_to_end(&mut answer);
+            assert!(answer.ends_with(b"hello from /last"), "{index}: {answer:?}");
+        }
+    });
+    clients.await.unwrap();
+    server.drain().await;
+}
+
 /// The first large answer of a connection is copied together, those after it are not: neither they
 /// nor the small ones between them may differ from it by a byte.
 #[tokio::test]
