@@ -5,10 +5,11 @@
 //!   the way put it elsewhere.
 //! - A place is known as long as somebody has some of its bytes.
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use curtsy_sys::resident::Resident;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, LazyLock};
 
 /// All places, by nothing in particular: there are few.
@@ -63,22 +64,32 @@ pub fn resident(bytes: &[u8]) -> io::Result<Bytes> {
 
 /// Where in a file of the kernel's such bytes are.
 pub(crate) struct Place {
-    pub(crate) resident: Arc<Resident>,
+    // Not the place itself: to count who has it would be counted by all workers in one place.
+    places: Guard<Arc<Vec<Arc<Resident>>>>,
+    index: usize,
     pub(crate) offset: u64,
+}
+
+impl Place {
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.places[self.index].file()
+    }
 }
 
 /// Where these bytes are, if they are in such a place.
 pub(crate) fn find(bytes: &[u8]) -> Option<Place> {
     let wanted = bytes.as_ptr_range();
     let places = PLACES.load();
-    let resident = places.iter().find(|place| {
-        let place = (***place).as_ref().as_ptr_range();
+    let range = |place: &Arc<Resident>| (**place).as_ref().as_ptr_range();
+    let index = places.iter().position(|place| {
+        let place = range(place);
         place.start <= wanted.start && wanted.end <= place.end
     })?;
-    let begins = (**resident).as_ref().as_ptr();
+    let offset = wanted.start.addr() - range(&places[index]).start.addr();
     Some(Place {
-        resident: resident.clone(),
-        offset: (wanted.start.addr() - begins.addr()) as u64,
+        places,
+        index,
+        offset: offset as u64,
     })
 }
 

@@ -155,7 +155,7 @@ impl Stream {
         count: usize,
     ) -> Poll<io::Result<usize>> {
         let send = |socket: BorrowedFd<'_>| {
-            let (file, mut offset) = (place.resident.file(), place.offset);
+            let (file, mut offset) = (place.file(), place.offset);
             sendfile(socket, file, Some(&mut offset), count).map_err(io::Error::from)
         };
         if let Self::Unwatched(Some(bare)) = self {

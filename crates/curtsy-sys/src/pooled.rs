@@ -83,7 +83,7 @@ impl<T> fmt::Debug for Pooled<T> {
     }
 }
 
-/// What a thread keeps, the last at the end.
+/// What a thread keeps, the latest towards the end.
 struct Kept {
     pieces: Vec<(Layout, NonNull<u8>)>,
     bytes: usize,
@@ -104,7 +104,7 @@ thread_local! {
     };
 }
 
-/// Memory of that layout: the last that was given back on this thread, if there is some.
+/// Memory of that layout: what was given back lately on this thread, if there is some.
 #[inline]
 fn take(layout: Layout) -> NonNull<u8> {
     if layout.size() == 0 {
