@@ -394,11 +394,7 @@ impl<S: Service> State<S> {
 
     #[inline]
     fn call(service: &mut S, request: Arrived<'_>, seat: &mut Option<Arc<Seat>>) -> Self {
-        Self::called(service.call(request), seat)
-    }
-
-    #[inline]
-    fn called(future: S::Future, seat: &mut Option<Arc<Seat>>) -> Self {
+        let future = service.call(request);
         match seat.take() {
             None => Self::Called {
                 future: Pooled::new(future),
