@@ -10,7 +10,8 @@
 
 use crate::clock;
 use crate::http1::Wire;
-use crate::http1::{is_host, poll_discard};
+use crate::http1::is_host;
+use crate::lingering::poll_discard;
 use crate::link::Link;
 use crate::metrics::HandshakeTrouble;
 use crate::mode::{Epoch, Mode, PlainOnTls};
@@ -264,7 +265,7 @@ async fn secure(stream: Stream, config: &TlsConfig, first: Vec<u8>) -> io::Resul
     if let Err(error) = secure.handshake().await {
         // The alert that says why must not be lost to a reset.
         let _ = secure.socket_mut().shutdown().await;
-        let gone = poll_fn(|cx| poll_discard(secure.socket_mut(), cx, true));
+        let gone = poll_fn(|cx| poll_discard(secure.socket_mut(), cx));
         let _ = timeout(GRACE, gone).await;
         return Err(error);
     }
@@ -367,7 +368,7 @@ async fn say_and_close(stream: &mut Stream, last: &[u8], linger: Duration) {
     })
     .await;
     if matches!(written, Ok(Ok(()))) {
-        let discard = poll_fn(|cx| poll_discard(stream, cx, true));
+        let discard = poll_fn(|cx| poll_discard(stream, cx));
         // Whether the peer closes in time makes no difference to what we do next: close.
         let _ = timeout(linger, discard).await;
     }

@@ -31,6 +31,7 @@ mod http1;
 mod http2;
 mod keepsake;
 mod limits;
+mod lingering;
 mod link;
 mod listener;
 mod lot;

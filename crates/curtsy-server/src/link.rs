@@ -337,11 +337,10 @@ impl Link {
         self.write_blocked_since.store(since, Ordering::Relaxed);
     }
 
+    /// The output has ended and is on its way: the client's end is waited for.
     pub(crate) fn shutting_down(&self) {
-        if self.shutdown_since().is_none() {
-            self.shutdown_since
-                .store(clock::now().as_millis(), Ordering::Relaxed);
-        }
+        let now = clock::now().as_millis();
+        self.shutdown_since.store(now, Ordering::Relaxed);
     }
 
     // ---- what the service says
@@ -423,6 +422,13 @@ impl Link {
         self.closing.load(Ordering::Relaxed)
     }
 
+    /// It sends requests ahead of their answers, and may do so behind the last.
+    #[inline]
+    pub(crate) fn sends_ahead(&self) {
+        self.close_gently.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether more may come when the last answer is written: to close then would take it along.
     pub(crate) fn closes_gently(&self) -> bool {
         self.close_gently.load(Ordering::Relaxed)
     }

@@ -186,6 +186,11 @@ impl Stream {
         }
     }
 
+    /// How many written bytes the kernel has still to send.
+    pub(crate) fn unsent(&self) -> usize {
+        self.fd().map_or(0, curtsy_sys::descriptors::unsent)
+    }
+
     /// Looks at what has arrived at the socket.
     pub(crate) fn look(&self) -> Look {
         self.fd().map_or(Look::Ended, look)

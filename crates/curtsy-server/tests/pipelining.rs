@@ -10,7 +10,8 @@ mod support;
 use curtsy_server::{Limits, Outcome, Phase};
 use proptest::prelude::{Strategy, prop};
 use proptest::test_runner::{Config, TestRunner};
-use support::{Client, Running, ms, request, serve, serve_with};
+use support::{Client, Running, ms, not_within, request, serve, serve_with};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
 async fn sixteen_requests_in_one_write_get_sixteen_answers_in_order() {
@@ -329,4 +330,42 @@ fn however_a_stream_of_requests_is_cut_its_answers_are_the_same_bytes() {
         })
         .unwrap();
     runtime.block_on(server.drain());
+}
+
+/// A client may send requests while it reads its last answer: had the socket been closed by then, they would make that a
+/// reset, which takes along what the kernel has still to send. As long as it sends some, the client is only slow.
+#[tokio::test]
+async fn what_comes_behind_the_last_answer_does_not_take_it_along() {
+    const BYTES: usize = 500_000;
+    let target = format!("/big-when-draining?bytes={BYTES}");
+    for ahead in [String::new(), request("GET", "/ahead")] {
+        let mut server = serve_with(|builder| {
+            builder.limits(Limits {
+                close_linger: ms(400),
+                ..Limits::default()
+            })
+        })
+        .await;
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        let mut client = socket.connect(server.address).await.unwrap();
+        let first = request("GET", &target) + &ahead;
+        client.write_all(first.as_bytes()).await.unwrap();
+        server.app.noted(&format!("in {target}")).await;
+        server.handle.wish_shutdown();
+        let mut answer = vec![0; 5 * 40_000];
+        for part in answer.chunks_mut(40_000) {
+            // All of it is written by the second.
+            let waits = not_within(ms(150), &mut server.running).await;
+            assert!(waits, "it has ended over what was not received");
+            client.read_exact(part).await.unwrap();
+            let late = request("GET", "/late");
+            client.write_all(late.as_bytes()).await.unwrap();
+        }
+        client.read_to_end(&mut answer).await.unwrap();
+        let body = answer.iter().rev().take_while(|byte| **byte == b'x');
+        assert_eq!(body.count(), BYTES);
+        drop(client);
+        assert!(server.ended().await.is_drained());
+    }
 }

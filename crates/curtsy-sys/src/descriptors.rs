@@ -1,6 +1,8 @@
 //! This process's descriptors: how many are open, and how many more it may open.
 
+use std::ffi::c_int;
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use rustix::process::{Resource, getrlimit};
 
@@ -26,6 +28,17 @@ pub fn room() -> io::Result<usize> {
             usize::try_from(limit).unwrap_or(usize::MAX)
         });
     Ok(limit.saturating_sub(open_count()?))
+}
+
+/// How many bytes written to a socket its kernel has still to send, the end of the output counted as one; 0 for what is
+/// no such socket (Linux, `linux/sockios.h`, `SIOCOUTQNSD`).
+pub fn unsent(fd: BorrowedFd<'_>) -> usize {
+    const SIOCOUTQNSD: rustix::ioctl::Opcode = 0x894b;
+    // SAFETY: it writes one int, for any socket, and nothing where it fails.
+    let count = unsafe { rustix::ioctl::Getter::<SIOCOUTQNSD, c_int>::new() };
+    // SAFETY: as above.
+    let count = unsafe { rustix::ioctl::ioctl(fd, count) };
+    count.map_or(0, |count| usize::try_from(count).unwrap_or(0))
 }
 
 #[cfg(test)]

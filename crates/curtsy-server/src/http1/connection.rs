@@ -278,11 +278,12 @@ async fn converse<S: Service>(
         link.report();
         let waits = link.entry.state().is_waiting()
             && link.stage() == Stage::Waiting
-            && !link.has_body_escaped();
+            && !link.has_body_escaped()
+            && link.shutdown_since().is_none();
         if waits && orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
             return Poll::Ready(Stop::Rest);
         }
-        if waits && orders & Orders::HAND_OVER != 0 && link.shutdown_since().is_none() {
+        if waits && orders & Orders::HAND_OVER != 0 {
             return Poll::Ready(Stop::Rest);
         }
         if waits && link.is_large() && !vectored {
@@ -444,7 +445,7 @@ fn poll_alarm(link: &Link, at: Moment) -> Poll<()> {
 fn next_due(link: &Link) -> Option<(Moment, Due)> {
     let limits = &link.worker.shared.limits;
     let entry = &link.entry;
-    if entry.state() == State::Idle {
+    if entry.state() == State::Idle && link.shutdown_since().is_none() {
         // Where each request ends.
         return Some((deadlines::park_at(limits, entry.since()), Due::Park));
     }

@@ -40,6 +40,9 @@ pub(crate) struct Situation {
 
 /// The nearest deadline.
 pub(crate) fn next(limits: &Limits, now: &Situation) -> Option<(Moment, Due)> {
+    if let Some(since) = now.shutdown_since {
+        return Some((since + limits.close_linger, Due::Close));
+    }
     match now.state {
         // The lot ends their patience: they go there before that.
         State::New => {
@@ -60,9 +63,6 @@ pub(crate) fn park_at(limits: &Limits, since: Moment) -> Moment {
 }
 
 fn active(limits: &Limits, now: &Situation) -> Option<(Moment, Due)> {
-    if let Some(since) = now.shutdown_since {
-        return Some((since + limits.close_linger, Due::Close));
-    }
     let begun = if now.is_first {
         Some(now.accepted)
     } else {

@@ -20,7 +20,7 @@ pub(crate) use framing::BodyLength;
 pub(crate) use rules::is_host;
 pub(crate) use scan::Head;
 pub(crate) use service::{Answering, Judge, refuse};
-pub(crate) use wire::{Wire, poll_discard};
+pub(crate) use wire::Wire;
 
 /// What the scan finds in a head that comes in `reads`: lines of the two framing fields, and the
 /// head's length; for fuzz targets.

@@ -1,7 +1,8 @@
 //! Answers to what is not a request: written past hyper, which would send an empty one.
 
 use crate::http1::rules::{self, Refusal};
-use crate::http1::wire::{Wire, poll_discard};
+use crate::http1::wire::Wire;
+use crate::lingering::poll_discard;
 use http::StatusCode;
 use std::future::poll_fn;
 use std::time::{Duration, SystemTime};
@@ -94,7 +95,7 @@ pub(crate) async fn refuse(mut wire: Wire, refusal: Refusal, linger: Duration) {
     .await;
     if matches!(written, Ok(Ok(()))) {
         // More of the head may be on its way; without this its arrival would reset the answer.
-        let discard = poll_fn(|cx| poll_discard(wire.stream_mut(), cx, true));
+        let discard = poll_fn(|cx| poll_discard(wire.stream_mut(), cx));
         // Whether the peer closes in time makes no difference to what we do next: close.
         let _ = timeout(linger, discard).await;
     }

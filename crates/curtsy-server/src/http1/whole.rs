@@ -178,6 +178,7 @@ impl Desk {
             if !matches!(step, Step::Answered) || bytes.is_empty() {
                 return step;
             }
+            wire.link().sends_ahead();
             if self.output.len() > GATHERED_MOST {
                 if !self.send(wire, cx, false) {
                     return Step::Doubtful;

@@ -15,6 +15,7 @@
 
 use crate::clock;
 use crate::http1::framing::Framing;
+use crate::lingering::Lingering;
 use crate::link::{BodyFault, Link, Stage};
 use crate::resident::Place;
 use crate::seat::Seat;
@@ -57,6 +58,7 @@ pub(crate) struct Wire {
     /// hyper is to write from where things are, and copies nothing together.
     vectored: bool,
     closing: Closing,
+    lingering: Lingering,
     /// Shared with a handler that outlives its client.
     pub(crate) seat: Arc<Seat>,
 }
@@ -85,6 +87,7 @@ impl Wire {
             swallowed: false,
             vectored: false,
             closing: Closing::No,
+            lingering: Lingering::default(),
             seat,
         }
     }
@@ -335,6 +338,7 @@ impl Wire {
             Poll::Ready(()) if buf.filled().is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
             Poll::Ready(()) => {
                 self.link.wire_received(buf.filled().len());
+                self.link.sends_ahead();
                 self.first = Bytes::copy_from_slice(buf.filled());
                 Ok(())
             }
@@ -562,7 +566,7 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(()));
         }
         if this.closing == Closing::No {
-            if this.is_done(cx) {
+            if this.is_done(cx) && this.stream.unsent() == 0 {
                 // To close it says the same.
                 this.closing = Closing::Done;
                 return Poll::Ready(Ok(()));
@@ -571,12 +575,8 @@ impl AsyncWrite for Wire {
             this.closing = Closing::Discarding;
         }
         if this.closing == Closing::Discarding {
-            this.link.shutting_down();
-            ready!(poll_discard(
-                &mut this.stream,
-                cx,
-                this.link.closes_gently()
-            ))?;
+            let (link, expected) = (&this.link, this.link.closes_gently());
+            ready!((this.lingering).poll(&mut this.stream, link, cx, expected));
             this.closing = Closing::Done;
         }
         Poll::Ready(Ok(()))
@@ -586,70 +586,4 @@ impl AsyncWrite for Wire {
 /// Whether a request is with the service, or some of its answer still is.
 fn is_in_flight(stage: Stage) -> bool {
     matches!(stage, Stage::Called | Stage::Answering)
-}
-
-/// Reads and throws away what still arrives. If nothing is there and none is expected, it is done
-/// at once; else when the peer closes. The connection's task bounds the wait.
-pub(crate) fn poll_discard(
-    stream: &mut Stream,
-    cx: &mut Context<'_>,
-    expected: bool,
-) -> Poll<io::Result<()>> {
-    let mut scrap = [const { MaybeUninit::uninit() }; 4096];
-    let mut expected = expected;
-    loop {
-        let mut buf = ReadBuf::uninit(&mut scrap);
-        match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
-            Poll::Ready(Ok(())) if buf.filled().is_empty() => return Poll::Ready(Ok(())),
-            Poll::Ready(Ok(())) => expected = true,
-            // The peer is gone: that is what we wait for.
-            Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
-            // A task that has had its turn is told nothing of its socket, and runs again at once.
-            Poll::Pending if expected || !has_budget_remaining() => return Poll::Pending,
-            Poll::Pending => return Poll::Ready(Ok(())),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::poll_discard;
-    use crate::stream::Stream;
-    use std::future::poll_fn;
-    use std::task::Poll;
-    use tokio::io::AsyncWriteExt;
-    use tokio::net::UnixStream;
-    use tokio::task::coop::{has_budget_remaining, poll_proceed};
-
-    /// To close over bytes that were not read would reset the answer before them.
-    #[tokio::test]
-    async fn a_task_that_has_had_its_turn_takes_no_socket_for_empty() {
-        let (mut near, far) = UnixStream::pair().unwrap();
-        near.write_all(b"unread").await.unwrap();
-        far.readable().await.unwrap();
-        drop(near);
-        let mut stream = Stream::Unix(far);
-        poll_fn(|cx| {
-            while has_budget_remaining() {
-                if let Poll::Ready(spent) = poll_proceed(cx) {
-                    spent.made_progress();
-                }
-            }
-            let discarded = poll_discard(&mut stream, cx, false);
-            assert!(discarded.is_pending(), "{discarded:?}");
-            Poll::Ready(())
-        })
-        .await;
-        // Its next turn.
-        let mut first = true;
-        poll_fn(|cx| {
-            if std::mem::take(&mut first) {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            poll_discard(&mut stream, cx, false).map(Result::unwrap)
-        })
-        .await;
-        assert_eq!(stream.look(), crate::stream::Look::Ended);
-    }
 }

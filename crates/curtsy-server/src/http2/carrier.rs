@@ -48,6 +48,10 @@ pub(crate) struct Carrier {
     /// Something is to be written once none is due.
     holds_back: AtomicBool,
     keeps_place: AtomicBool,
+    /// It was told to go.
+    dismissed: AtomicBool,
+    /// When the client last took some of what it was sent, since then.
+    taken_at: AtomicU64,
     left: Mutex<Option<Left>>,
     /// Those that are with the service, and the place that is kept for the next.
     streams: Mutex<Slab<Arc<Link>>>,
@@ -83,6 +87,8 @@ impl Carrier {
             due: AtomicU32::new(0),
             holds_back: AtomicBool::new(false),
             keeps_place: AtomicBool::new(false),
+            dismissed: AtomicBool::new(false),
+            taken_at: AtomicU64::new(0),
         }
     }
 
@@ -102,8 +108,14 @@ impl Carrier {
             frames::HEADERS if open.headers(frame.stream, frame.ends_stream()) => self.opened(now),
             frames::DATA if frame.ends_stream() => open.half_close(frame.stream),
             frames::RST_STREAM if open.close(frame.stream) => self.rests(now),
+            frames::WINDOW_UPDATE if self.is_dismissed() => self.client_takes(now),
             _ => {}
         }
+    }
+
+    /// The client has taken some of what it was sent.
+    pub(crate) fn client_takes(&self, now: Moment) {
+        self.taken_at.store(now.as_millis(), Ordering::Relaxed);
     }
 
     /// A frame went to the client.
@@ -279,6 +291,19 @@ impl Carrier {
 
     pub(crate) fn moved_at(&self) -> Moment {
         Moment::from_millis(self.moved_at.load(Ordering::Relaxed))
+    }
+
+    /// From now on the client's patience is measured by what it takes.
+    pub(crate) fn dismiss(&self) {
+        self.dismissed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn taken_at(&self) -> Moment {
+        Moment::from_millis(self.taken_at.load(Ordering::Relaxed))
     }
 
     /// Whether no stream is with the service; the rest of their answers may not be written yet.

@@ -190,6 +190,7 @@ impl Watch<'_> {
     ) {
         if self.goaway_at.is_none() {
             self.goaway_at = Some(clock::now());
+            self.carrier.dismiss();
             connection.graceful_shutdown();
         }
     }
@@ -226,6 +227,9 @@ impl Watch<'_> {
         let (carrier, link) = (self.carrier, &self.carrier.link);
         let limits = &link.worker.shared.limits;
         let entry = &link.entry;
+        if let Some(since) = link.shutdown_since() {
+            return (since + limits.close_linger, Verdict::End);
+        }
         let mut nearest = (Moment::from_millis(u64::MAX), Verdict::End);
         let mut bound = |at: Moment, verdict| {
             if at < nearest.0 {
@@ -245,9 +249,6 @@ impl Watch<'_> {
         if let Some(since) = carrier.headers_since() {
             bound(since + limits.header_timeout, Verdict::End);
         }
-        if let Some(since) = link.shutdown_since() {
-            bound(since + limits.close_linger, Verdict::End);
-        }
         match (link.write_blocked_since(), carrier.is_busy()) {
             (Some(since), _) => bound(since + limits.write_stall, Verdict::End),
             // Nobody but the client can be who is waited for.
@@ -257,7 +258,10 @@ impl Watch<'_> {
             }
             (None, true) => {}
             (None, false) => match self.goaway_at {
-                Some(at) => bound(at.max(entry.since()) + GOODBYE, Verdict::End),
+                Some(at) => {
+                    let since = at.max(entry.since()).max(carrier.taken_at());
+                    bound(since + GOODBYE, Verdict::End);
+                }
                 None => {
                     bound(entry.since() + limits.idle_timeout, Verdict::Goodbye);
                     if carrier.is_calm() && entry.state() == State::Idle {

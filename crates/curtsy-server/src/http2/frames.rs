@@ -65,6 +65,11 @@ impl Frame {
         self.kind == SETTINGS && self.flags & ACK_OR_END_STREAM == 0
     }
 
+    /// Whether it answers a PING.
+    pub(crate) fn is_pong(&self) -> bool {
+        self.kind == PING && self.flags & ACK_OR_END_STREAM != 0
+    }
+
     /// Whether it begins a header block that it does not end.
     pub(crate) fn leaves_headers_open(&self) -> bool {
         matches!(self.kind, HEADERS | CONTINUATION) && self.flags & END_HEADERS == 0

@@ -1,7 +1,6 @@
 //! The I/O below hyper's HTTP/2 connection: the socket, and what is to be learned from its frames.
 
 use crate::clock;
-use crate::http1::poll_discard;
 use crate::http2::blame::{Before, Blame};
 use crate::http2::carrier::Carrier;
 use crate::http2::carrier::Left;
@@ -9,6 +8,7 @@ use crate::http2::flood::Budget;
 use crate::http2::frames::{self, Frame, Frames};
 use crate::http2::memory::{Memory, PREFACE, SHOWN_ON};
 use crate::http2::open::Open;
+use crate::lingering::Lingering;
 use crate::seat::Seat;
 use crate::stream::Stream;
 use bytes::{Buf, Bytes};
@@ -32,7 +32,19 @@ pub(crate) struct Wire {
     outgoing: Frames,
     open: Open,
     blame: Blame,
+    receipt: Receipt,
+    /// How much the kernel had still to send when that was last looked at, in bytes.
+    unsent: usize,
     said_goodbye: bool,
+    lingering: Lingering,
+}
+
+/// Whether the client has all that its streams were sent: it answers a PING behind the last of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Receipt {
+    Confirmed,
+    Asked,
+    Unknown,
 }
 
 /// A new engine is told what the one before it knew.
@@ -92,7 +104,10 @@ impl Wire {
             incoming: Frames::after(preface),
             outgoing: Frames::after(0),
             blame: Blame::default(),
+            receipt: Receipt::Confirmed,
+            unsent: 0,
             said_goodbye: false,
+            lingering: Lingering::default(),
         }
     }
 
@@ -110,7 +125,7 @@ impl Wire {
         self.carrier.read(now);
         self.carrier.link.wire_received(bytes.len());
         let (memory, carrier, blame) = (&mut *kept.memory, &self.carrier, &mut self.blame);
-        let open = &mut self.open;
+        let (open, receipt) = (&mut self.open, &mut self.receipt);
         let (mut is_allowed, mut is_greeted) = (true, true);
         self.incoming.feed(bytes, |frame| {
             is_allowed &= memory.budget.allows(frame, now);
@@ -122,6 +137,9 @@ impl Wire {
                     && open.is_half_closed(frame.stream),
             };
             blame.received(frame, before);
+            if *receipt == Receipt::Asked && frame.is_pong() {
+                *receipt = Receipt::Confirmed;
+            }
             memory.received(frame);
             carrier.received(frame, open, now);
         });
@@ -144,11 +162,17 @@ impl Wire {
         let now = clock::now();
         self.carrier.link.wire_sent(count);
         let (memory, carrier, open) = (&mut *kept.memory, &self.carrier, &mut self.open);
+        let receipt = &mut self.receipt;
         memory.budget.sent(count);
         for buf in bufs {
             let part = &buf[..count.min(buf.len())];
             count -= part.len();
             self.outgoing.feed(part, |frame| {
+                match frame.kind {
+                    frames::DATA | frames::HEADERS => *receipt = Receipt::Unknown,
+                    frames::PING if !frame.is_pong() => *receipt = Receipt::Asked,
+                    _ => {}
+                }
                 memory.sent(frame);
                 carrier.sent(frame, open, now);
             });
@@ -165,6 +189,15 @@ impl Wire {
             && (self.kept.as_ref())
                 .is_some_and(|kept| kept.memory.is_enough(limits.header_bytes, window));
         self.carrier.set_calm(is_calm);
+    }
+
+    /// The client need not say anything while it takes what it was sent.
+    fn look_whether_taken(&mut self) {
+        let unsent = self.kept.as_ref().map_or(0, |kept| kept.stream.unsent());
+        if unsent < self.unsent {
+            self.carrier.client_takes(clock::now());
+        }
+        self.unsent = unsent;
     }
 
     /// Tells a new engine what there is to tell, and nothing that the client says before the engine has answered.
@@ -274,6 +307,9 @@ impl AsyncRead for Wire {
         if this.introducing.is_some() {
             return this.poll_introduction(cx, buf).map(Ok);
         }
+        if this.carrier.is_dismissed() {
+            this.look_whether_taken();
+        }
         let before = buf.filled().len();
         if this.first.is_empty() {
             ready!(this.stream()?.poll_read(cx, buf))?;
@@ -343,16 +379,17 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.carrier.link.shutting_down();
         if !this.said_goodbye {
             ready!(this.stream()?.poll_shutdown(cx))?;
             this.said_goodbye = true;
         }
-        // What the client still sends, window updates most of the time, must not reset what it
-        // has not read yet.
         let Some(kept) = &mut this.kept else {
             return Poll::Ready(Ok(()));
         };
-        poll_discard(&mut kept.stream, cx, false)
+        // It sends window updates while it reads, and a GOAWAY of its own.
+        let expected = this.receipt != Receipt::Confirmed;
+        (this.lingering)
+            .poll(&mut kept.stream, &this.carrier.link, cx, expected)
+            .map(Ok)
     }
 }

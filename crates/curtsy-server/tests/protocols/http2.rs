@@ -8,8 +8,9 @@ use http::{Request, Response, StatusCode, Version};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -74,13 +75,17 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     frame
 }
 
-/// `GET /gate` with the static table's entries.
-fn get_gate(stream: u32) -> Vec<u8> {
+/// `GET` with the static table's entries.
+fn get(path: &str, stream: u32) -> Vec<u8> {
     let mut block = vec![0x82, 0x86, 0x41, 9];
     block.extend(b"localhost");
-    block.extend([0x44, 5]);
-    block.extend(b"/gate");
+    block.extend([0x44, u8::try_from(path.len()).unwrap()]);
+    block.extend(path.bytes());
     frame(1, 0x5, stream, &block)
+}
+
+fn get_gate(stream: u32) -> Vec<u8> {
+    get("/gate", stream)
 }
 
 #[tokio::test]
@@ -264,6 +269,82 @@ async fn a_drain_finishes_every_stream() {
     assert_eq!(soon(big).await.unwrap().1.len(), 1 << 20);
     soon(client.driver).await.unwrap().unwrap();
     assert!(server.stopped().await.is_drained());
+}
+
+/// A client that is slow takes its last answer while the server has long written it, and says so by window updates: at a
+/// closed socket they would be answered by a reset, which takes along what the kernel has still to send.
+#[tokio::test]
+async fn a_drain_waits_for_what_is_written_to_be_taken() {
+    const ALL: u32 = 1 << 20;
+    let update = |stream, by: u32| frame(8, 0, stream, &by.to_be_bytes());
+    let pong = frame(6, 1, 0, &[0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54]);
+    for answers_ping_first in [true, false] {
+        let server = serve(any_port(), |builder| {
+            let builder = builder.drain(linger(Duration::ZERO));
+            builder.limits(Limits {
+                close_linger: Duration::from_millis(400),
+                ..Limits::default()
+            })
+        })
+        .await;
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        let mut client = socket.connect(server.address).await.unwrap();
+        // With no window yet for the answer's body.
+        let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let greeting = [PREFACE, &settings, &frame(4, 1, 0, &[]), &get("/big", 1)].concat();
+        client.write_all(&greeting).await.unwrap();
+        let mut client = BufReader::new(client);
+        until_frame(&mut client, 1).await;
+        server.handle.wish_shutdown();
+        until_frame(&mut client, 6).await;
+        if answers_ping_first {
+            client.write_all(&pong).await.unwrap();
+        }
+        let windows = [update(0, ALL), update(1, ALL)].concat();
+        client.write_all(&windows).await.unwrap();
+
+        let mut running = std::pin::pin!(server.stopped());
+        let (mut taken, mut goodbyes) = (0, 0);
+        let mut slow = 8;
+        while taken < ALL as usize {
+            if slow > 0 && taken >= (8 - slow) * 60_000 {
+                slow -= 1;
+                let waits = timeout(Duration::from_millis(200), &mut running).await;
+                assert!(waits.is_err(), "it has ended over what was not received");
+            }
+            match next_frame(&mut client).await {
+                (0, part) => taken += part.len(),
+                (7, _) => goodbyes += 1,
+                other => panic!("{other:?}"),
+            }
+            client.write_all(&update(0, 1)).await.unwrap();
+        }
+        if !answers_ping_first {
+            client.write_all(&pong).await.unwrap();
+        }
+        if goodbyes == 0 {
+            until_frame(&mut client, 7).await;
+        }
+        let mut rest = Vec::new();
+        soon(client.read_to_end(&mut rest)).await.unwrap();
+        assert!(rest.is_empty(), "{rest:?}");
+        drop(client);
+        assert!(soon(running).await.is_drained());
+    }
+}
+
+async fn next_frame(socket: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
+    let mut head = [0; 9];
+    soon(socket.read_exact(&mut head)).await.unwrap();
+    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    soon(socket.read_exact(&mut payload)).await.unwrap();
+    (head[3], payload)
+}
+
+/// Reads up to the first frame of that kind.
+async fn until_frame(socket: &mut (impl AsyncRead + Unpin), kind: u8) {
+    while next_frame(socket).await.0 != kind {}
 }
 
 /// What hyper alone waits for without end.

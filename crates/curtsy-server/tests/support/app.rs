@@ -140,6 +140,12 @@ impl App {
                 soon(draining.wait()).await;
                 text(format!("draining: {}", draining.is_draining()))
             }
+            "/big-when-draining" => {
+                let draining = request.extensions().get::<Draining>().cloned().unwrap();
+                self.note(format!("in {target}"));
+                soon(draining.wait()).await;
+                Ok(Response::new(full(Bytes::from(vec![b'x'; number()]))))
+            }
             "/who" => {
                 let info = request.extensions().get::<ConnectionInfo>();
                 let (info, body) = (info.cloned(), request.body().connection());
