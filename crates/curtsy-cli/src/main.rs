@@ -77,8 +77,8 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| Command::Demo(demo::Arguments::default()));
     // What serves must not wait for whoever reads what it says.
     let serves = matches!(command, Command::Demo(_) | Command::Run(_));
-    let _last_words = serves.then(voice::begin);
-    match command {
+    let last_words = serves.then(voice::begin);
+    let code = match command {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Prove(arguments) => prove::run(arguments),
         Command::Run(arguments) => run::run(arguments),
@@ -97,5 +97,8 @@ fn main() -> ExitCode {
         Command::Completions(arguments) => documents::completions(&arguments),
         Command::Man(arguments) => documents::man(&arguments),
         Command::Become(arguments) => run::become_it(arguments),
-    }
+    };
+    drop(last_words);
+    curtsy_sys::allocator::keep_all();
+    code
 }

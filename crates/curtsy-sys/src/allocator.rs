@@ -19,7 +19,13 @@ pub fn give_back_soon() {
     unsafe { mi_option_set(PURGE_DELAY, SOON_MS) };
 }
 
-/// How many milliseconds freed pages are kept.
+/// Has nothing given back any more: for the end of a process, which gives back everything at once.
+pub fn keep_all() {
+    // SAFETY: as in `give_back_soon`.
+    unsafe { mi_option_set(PURGE_DELAY, -1) };
+}
+
+/// How many milliseconds freed pages are kept; less than 0 if they are for good.
 pub fn purge_delay_ms() -> i64 {
     // SAFETY: reads the table that `give_back_soon` writes.
     unsafe { mi_option_get(PURGE_DELAY) }
@@ -49,6 +55,8 @@ mod tests {
         assert_eq!(super::purge_delay_ms(), 1000);
         super::give_back_soon();
         assert_eq!(super::purge_delay_ms(), super::SOON_MS);
+        super::keep_all();
+        assert_eq!(super::purge_delay_ms(), -1);
     }
 
     #[test]
