@@ -102,9 +102,6 @@ impl Default for Arguments {
 
 /// Runs it to its end.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
-    // With huge pages the first byte of a buffer makes all of it resident, and its neighbours: idle
-    // connections would cost twice as much. Where it cannot be done, they do.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
