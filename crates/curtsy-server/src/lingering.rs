@@ -7,36 +7,54 @@ use crate::clock;
 use crate::link::Link;
 use crate::stream::Stream;
 use curtsy_lifecycle::Moment;
+use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::has_budget_remaining;
 
-/// A connection whose output has ended.
+/// A connection that is being closed.
 #[derive(Debug, Default)]
 pub(crate) struct Lingering {
+    output_ended: bool,
     begun: Option<Moment>,
     /// How many bytes the kernel had still to send when it last sent some.
     unsent: usize,
 }
 
 impl Lingering {
-    /// Ready when it can be closed. That is at once if nothing is there, nothing is `expected`, and all of the output is
-    /// on its way. The connection's task bounds how long its client may take nothing and say nothing; that says nothing
-    /// of what it takes if it goes on for too long.
+    /// Ends the output, and is ready when the connection can be closed. That is at once if nothing is there, nothing is
+    /// `expected`, and all of the output is on its way. The connection's task bounds how long its client may take nothing
+    /// and say nothing; to speak without taking anything helps for `write_stall`.
     pub(crate) fn poll(
         &mut self,
         stream: &mut Stream,
         link: &Link,
         cx: &mut Context<'_>,
         expected: bool,
-    ) -> Poll<()> {
+    ) -> Poll<io::Result<()>> {
+        if !self.output_ended {
+            match Pin::new(&mut *stream).poll_shutdown(cx) {
+                Poll::Ready(ended) => ended?,
+                Poll::Pending => {
+                    self.waits(stream.unsent(), link, false);
+                    return Poll::Pending;
+                }
+            }
+            self.output_ended = true;
+        }
         let unsent = stream.unsent();
         let (came, found) = discard(stream, cx);
         if found.is_over(expected || came || unsent > 0) {
-            return Poll::Ready(());
+            return Poll::Ready(Ok(()));
         }
+        self.waits(unsent, link, came);
+        Poll::Pending
+    }
+
+    /// The client's patience begins anew if it has done something.
+    fn waits(&mut self, unsent: usize, link: &Link, came: bool) {
         let now = clock::now();
         let begun = *self.begun.get_or_insert(now);
         let speaks = came && now < begun + link.worker.shared.limits.write_stall;
@@ -44,7 +62,6 @@ impl Lingering {
             link.shutting_down();
         }
         self.unsent = unsent;
-        Poll::Pending
     }
 }
 

@@ -337,7 +337,7 @@ impl Link {
         self.write_blocked_since.store(since, Ordering::Relaxed);
     }
 
-    /// The output has ended and is on its way: the client's end is waited for.
+    /// The output ends, and the client has done something: it has so long again to do more.
     pub(crate) fn shutting_down(&self) {
         let now = clock::now().as_millis();
         self.shutdown_since.store(now, Ordering::Relaxed);

@@ -66,8 +66,8 @@ pub(crate) struct Wire {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Closing {
     No,
-    /// FIN is sent; input is thrown away.
-    Discarding,
+    /// The output ends; input is thrown away.
+    Lingering,
     Done,
 }
 
@@ -566,17 +566,15 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(()));
         }
         if this.closing == Closing::No {
-            if this.is_done(cx) && this.stream.unsent() == 0 {
+            this.closing = match this.is_done(cx) && this.stream.unsent() == 0 {
                 // To close it says the same.
-                this.closing = Closing::Done;
-                return Poll::Ready(Ok(()));
-            }
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-            this.closing = Closing::Discarding;
+                true => Closing::Done,
+                false => Closing::Lingering,
+            };
         }
-        if this.closing == Closing::Discarding {
+        if this.closing == Closing::Lingering {
             let (link, expected) = (&this.link, this.link.closes_gently());
-            ready!((this.lingering).poll(&mut this.stream, link, cx, expected));
+            ready!((this.lingering).poll(&mut this.stream, link, cx, expected))?;
             this.closing = Closing::Done;
         }
         Poll::Ready(Ok(()))

@@ -35,7 +35,6 @@ pub(crate) struct Wire {
     receipt: Receipt,
     /// How much the kernel had still to send when that was last looked at, in bytes.
     unsent: usize,
-    said_goodbye: bool,
     lingering: Lingering,
 }
 
@@ -106,7 +105,6 @@ impl Wire {
             blame: Blame::default(),
             receipt: Receipt::Confirmed,
             unsent: 0,
-            said_goodbye: false,
             lingering: Lingering::default(),
         }
     }
@@ -379,17 +377,11 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.said_goodbye {
-            ready!(this.stream()?.poll_shutdown(cx))?;
-            this.said_goodbye = true;
-        }
         let Some(kept) = &mut this.kept else {
             return Poll::Ready(Ok(()));
         };
         // It sends window updates while it reads, and a GOAWAY of its own.
         let expected = this.receipt != Receipt::Confirmed;
-        (this.lingering)
-            .poll(&mut kept.stream, &this.carrier.link, cx, expected)
-            .map(Ok)
+        (this.lingering).poll(&mut kept.stream, &this.carrier.link, cx, expected)
     }
 }

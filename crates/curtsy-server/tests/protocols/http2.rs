@@ -275,63 +275,79 @@ async fn a_drain_finishes_every_stream() {
 /// closed socket they would be answered by a reset, which takes along what the kernel has still to send.
 #[tokio::test]
 async fn a_drain_waits_for_what_is_written_to_be_taken() {
+    for answers_ping_first in [true, false] {
+        for encrypted in [false, true] {
+            let server = serve(any_port().both(config()), |builder| {
+                let builder = builder.drain(linger(Duration::ZERO));
+                builder.limits(Limits {
+                    close_linger: Duration::from_millis(400),
+                    ..Limits::default()
+                })
+            })
+            .await;
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4 << 10).unwrap();
+            let socket = socket.connect(server.address).await.unwrap();
+            if encrypted {
+                let socket = secure_over(socket, "localhost", client_config(&["h2"])).await;
+                take_slowly(server, socket.unwrap(), answers_ping_first).await;
+            } else {
+                take_slowly(server, socket, answers_ping_first).await;
+            }
+        }
+    }
+}
+
+async fn take_slowly<S>(server: Running, mut client: S, answers_ping_first: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     const ALL: u32 = 1 << 20;
     let update = |stream, by: u32| frame(8, 0, stream, &by.to_be_bytes());
     let pong = frame(6, 1, 0, &[0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54]);
-    for answers_ping_first in [true, false] {
-        let server = serve(any_port(), |builder| {
-            let builder = builder.drain(linger(Duration::ZERO));
-            builder.limits(Limits {
-                close_linger: Duration::from_millis(400),
-                ..Limits::default()
-            })
-        })
-        .await;
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4 << 10).unwrap();
-        let mut client = socket.connect(server.address).await.unwrap();
-        // With no window yet for the answer's body.
-        let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
-        let greeting = [PREFACE, &settings, &frame(4, 1, 0, &[]), &get("/big", 1)].concat();
-        client.write_all(&greeting).await.unwrap();
-        let mut client = BufReader::new(client);
-        until_frame(&mut client, 1).await;
-        server.handle.wish_shutdown();
-        until_frame(&mut client, 6).await;
-        if answers_ping_first {
-            client.write_all(&pong).await.unwrap();
-        }
-        let windows = [update(0, ALL), update(1, ALL)].concat();
-        client.write_all(&windows).await.unwrap();
-
-        let mut running = std::pin::pin!(server.stopped());
-        let (mut taken, mut goodbyes) = (0, 0);
-        let mut slow = 8;
-        while taken < ALL as usize {
-            if slow > 0 && taken >= (8 - slow) * 60_000 {
-                slow -= 1;
-                let waits = timeout(Duration::from_millis(200), &mut running).await;
-                assert!(waits.is_err(), "it has ended over what was not received");
-            }
-            match next_frame(&mut client).await {
-                (0, part) => taken += part.len(),
-                (7, _) => goodbyes += 1,
-                other => panic!("{other:?}"),
-            }
-            client.write_all(&update(0, 1)).await.unwrap();
-        }
-        if !answers_ping_first {
-            client.write_all(&pong).await.unwrap();
-        }
-        if goodbyes == 0 {
-            until_frame(&mut client, 7).await;
-        }
-        let mut rest = Vec::new();
-        soon(client.read_to_end(&mut rest)).await.unwrap();
-        assert!(rest.is_empty(), "{rest:?}");
-        drop(client);
-        assert!(soon(running).await.is_drained());
+    // With no window yet for the answer's body.
+    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let greeting = [PREFACE, &settings, &frame(4, 1, 0, &[]), &get("/big", 1)].concat();
+    client.write_all(&greeting).await.unwrap();
+    let mut client = BufReader::new(client);
+    until_frame(&mut client, 1).await;
+    server.handle.wish_shutdown();
+    until_frame(&mut client, 6).await;
+    if answers_ping_first {
+        client.write_all(&pong).await.unwrap();
     }
+    let windows = [update(0, ALL), update(1, ALL)].concat();
+    client.write_all(&windows).await.unwrap();
+
+    let mut running = std::pin::pin!(server.stopped());
+    let (mut taken, mut goodbyes) = (0, 0);
+    let mut slow = 8;
+    while taken < ALL as usize {
+        if slow > 0 && taken >= (8 - slow) * 60_000 {
+            slow -= 1;
+            let waits = timeout(Duration::from_millis(200), &mut running).await;
+            assert!(waits.is_err(), "it has ended over what was not received");
+        }
+        match next_frame(&mut client).await {
+            (0, part) => taken += part.len(),
+            (7, _) => goodbyes += 1,
+            other => panic!("{other:?}"),
+        }
+        client.write_all(&update(0, 1)).await.unwrap();
+        client.flush().await.unwrap();
+    }
+    if !answers_ping_first {
+        client.write_all(&pong).await.unwrap();
+        client.flush().await.unwrap();
+    }
+    if goodbyes == 0 {
+        until_frame(&mut client, 7).await;
+    }
+    let mut rest = Vec::new();
+    soon(client.read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
+    drop(client);
+    assert!(soon(running).await.is_drained());
 }
 
 async fn next_frame(socket: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
