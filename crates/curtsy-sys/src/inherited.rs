@@ -68,13 +68,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// See [`Refusal`]. After an error nothing was taken.
 pub fn take() -> Result<Vec<Inherited>, Refusal> {
-    let variable = |name: &str| std::env::var(name).ok();
-    let promised = promised(
-        std::process::id(),
-        variable("LISTEN_PID").as_deref(),
-        variable("LISTEN_FDS").as_deref(),
-        variable("LISTEN_FDNAMES").as_deref(),
-    )?;
+    let promised = promised_here()?;
     if promised.is_empty() {
         return Ok(Vec::new());
     }
@@ -86,6 +80,24 @@ pub fn take() -> Result<Vec<Inherited>, Refusal> {
         TAKEN.store(false, Ordering::Release);
     }
     taken
+}
+
+/// How many descriptors are promised to this process and were not taken; 0 if the promise is broken.
+pub fn untaken() -> usize {
+    match TAKEN.load(Ordering::Acquire) {
+        true => 0,
+        false => promised_here().map_or(0, |promised| promised.len()),
+    }
+}
+
+fn promised_here() -> Result<Vec<(String, RawFd)>, Refusal> {
+    let variable = |name: &str| std::env::var(name).ok();
+    promised(
+        std::process::id(),
+        variable("LISTEN_PID").as_deref(),
+        variable("LISTEN_FDS").as_deref(),
+        variable("LISTEN_FDNAMES").as_deref(),
+    )
 }
 
 fn adopt(promised: Vec<(String, RawFd)>) -> Result<Vec<Inherited>, Refusal> {

@@ -190,6 +190,12 @@ async fn serve(arguments: Arguments) -> Result<Outcome, Error> {
         }
     }
     let server = builder.build(Demo::new(generation))?;
+    let untaken = curtsy_sys::inherited::untaken();
+    if untaken > 0 {
+        say(&format!(
+            "curtsy: warning: LISTEN_FDS passes sockets ({untaken}), and nothing accepts on them; --inherit does"
+        ));
+    }
     let mut listening: Vec<String> = server
         .listeners()
         .map(|(name, address)| {

@@ -260,6 +260,14 @@ async fn sockets_of_a_service_manager_are_taken() {
     let (code, stderr) = run(&["demo", "--inherit"]).await;
     assert_eq!(code, Some(1));
     assert!(stderr.contains("LISTEN_FDS"), "{stderr}");
+
+    // Whoever passes them to one that does not ask for them is told.
+    let script = script.replace("--inherit", "--listen 127.0.0.1:0");
+    let mut child = Child::start("bash", ["-c", &script]).unwrap();
+    let told = |line: &str| line.contains("LISTEN_FDS") && line.contains("--inherit");
+    child.wait_for_line(told, BOUND).await.unwrap();
+    child.signal(ChildSignal::TERM).unwrap();
+    child.wait_exit(BOUND).await.unwrap();
 }
 
 #[tokio::test]
