@@ -291,14 +291,14 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_is_interrupted_has_not_failed() {
-        let mut repeated = repeated("kill -INT $$");
+        let mut repeated = repeated("kill -TERM $$");
         assert!(matches!(repeated.next(|| {}).await, Step::Began(1)));
         repeated.interrupt();
         let Step::Ended(run) = repeated.next(|| {}).await else {
             panic!("a second run began");
         };
         assert!(!run.failed);
-        assert_eq!(run.outcome, "signal 2 (interrupted)");
+        assert_eq!(run.outcome, "signal 15 (interrupted)");
         assert_eq!(repeated.history().failed, 0);
     }
 
