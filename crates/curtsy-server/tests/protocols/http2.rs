@@ -14,6 +14,9 @@ use tokio::time::timeout;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The answer to the PING that goes with a GOAWAY.
+const PONG: [u8; 17] = *b"\0\0\x08\x06\x01\0\0\0\0\x0b\x7b\xa2\xf0\x8b\x9b\xfe\x54";
+
 pub(crate) struct Client {
     pub(crate) send: SendRequest<Bytes>,
     /// Ends when the server has closed.
@@ -304,7 +307,6 @@ where
 {
     const ALL: u32 = 1 << 20;
     let update = |stream, by: u32| frame(8, 0, stream, &by.to_be_bytes());
-    let pong = frame(6, 1, 0, &[0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54]);
     // With no window yet for the answer's body.
     let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
     let greeting = [PREFACE, &settings, &frame(4, 1, 0, &[]), &get("/big", 1)].concat();
@@ -314,7 +316,7 @@ where
     server.handle.wish_shutdown();
     until_frame(&mut client, 6).await;
     if answers_ping_first {
-        client.write_all(&pong).await.unwrap();
+        client.write_all(&PONG).await.unwrap();
     }
     let windows = [update(0, ALL), update(1, ALL)].concat();
     client.write_all(&windows).await.unwrap();
@@ -337,7 +339,7 @@ where
         client.flush().await.unwrap();
     }
     if !answers_ping_first {
-        client.write_all(&pong).await.unwrap();
+        client.write_all(&PONG).await.unwrap();
         client.flush().await.unwrap();
     }
     if goodbyes == 0 {
@@ -346,6 +348,33 @@ where
     let mut rest = Vec::new();
     soon(client.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.is_empty(), "{rest:?}");
+    drop(client);
+    assert!(soon(running).await.is_drained());
+}
+
+/// What is sent behind the drain's PING may be on its way when all is said: the client says what it has to say, and closes.
+#[tokio::test]
+async fn a_client_that_is_answered_behind_the_ping_closes_first() {
+    let server = serve(any_port(), |b| b.drain(linger(Duration::ZERO))).await;
+    let mut client = connect(server.address).await;
+    let greeting = [PREFACE, &frame(4, 0, 0, &[]), &get_gate(1)].concat();
+    client.write_all(&greeting).await.unwrap();
+    server.until(|now| !now.stragglers.is_empty()).await;
+    server.handle.wish_shutdown();
+    until_frame(&mut client, 6).await;
+    client.write_all(&PONG).await.unwrap();
+    until_frame(&mut client, 7).await;
+    server.gate.add_permits(1);
+    let mut rest = Vec::new();
+    soon(client.read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.ends_with(b"through"), "{rest:?}");
+    let mut running = std::pin::pin!(server.stopped());
+    let waits = timeout(Duration::from_millis(150), &mut running).await;
+    assert!(waits.is_err(), "closed before its client had said anything");
+    client
+        .write_all(&frame(8, 0, 0, &[0, 0, 0, 7]))
+        .await
+        .unwrap();
     drop(client);
     assert!(soon(running).await.is_drained());
 }
