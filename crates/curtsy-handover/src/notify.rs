@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use crate::env::Start;
+use curtsy_sys::clock::{self, Clock};
 
 /// Where to tell.
 #[derive(Debug, Clone, Default)]
@@ -52,9 +53,8 @@ impl Notify {
     /// # Errors
     /// What the socket says.
     pub fn reloading(&self) -> io::Result<()> {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         // Without the time, `Type=notify-reload` takes this for the news of an older reload.
-        let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
+        let micros = clock::now(Clock::Monotonic).as_micros();
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"))
     }
 

@@ -4,14 +4,12 @@
 //! more, and the request path looks at it.
 
 use curtsy_lifecycle::Moment;
-use rustix::time::{ClockId, clock_gettime};
+use curtsy_sys::clock::{self, Clock};
 
 /// The current moment, to a few milliseconds. All moments of one machine are comparable until it
 /// is restarted.
 #[inline]
 pub(crate) fn now() -> Moment {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    Moment::from_millis(seconds * 1_000 + nanos / 1_000_000)
+    let time = clock::now(Clock::MonotonicCoarse);
+    Moment::from_millis(time.as_secs() * 1_000 + u64::from(time.subsec_millis()))
 }

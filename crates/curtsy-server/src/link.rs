@@ -250,10 +250,10 @@ impl Link {
 
     /// Everything written so far has gone to the kernel.
     #[inline]
-    pub(crate) fn flushed(&self) {
+    pub(crate) fn flushed(&self, now: Option<Moment>) {
         if self.stage() == Stage::Answered && !self.is_body_open() && !self.is_switching() {
             self.set_stage(Stage::Waiting);
-            let now = clock::now();
+            let now = now.unwrap_or_else(clock::now);
             self.entry.tell(Event::Answered, now);
             self.count_answers(now);
         }

@@ -2,16 +2,18 @@
 
 use crate::resident::Place;
 use crate::tls::Secure;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use curtsy_sys::descriptors;
 use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send};
+use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connected socket.
@@ -102,6 +104,55 @@ impl Stream {
             Self::Tls(stream) => stream.poll_read_ready(cx),
             Self::Unwatched(_) => Poll::Pending,
         }
+    }
+
+    /// Receives what has arrived, as much as the buffer has room for; 0 at the end.
+    ///
+    /// It is tried from here, not from within the runtime: as near to the call as it goes, because what the kernel does
+    /// makes the processor forget where a deep stack returns to.
+    #[inline]
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let Self::Tcp(stream) = self else {
+            return pin!(self.read_buf(buf)).poll(cx);
+        };
+        loop {
+            ready!(stream.poll_read_ready(cx))?;
+            let room = buf.capacity() - buf.len();
+            let mut short = None;
+            let received = stream.try_io(Interest::READABLE, || {
+                match descriptors::receive(stream.as_fd(), buf)? {
+                    count if (1..room).contains(&count) => {
+                        // That has emptied it, and it says when there is more (epoll(7), question 9).
+                        short = Some(count);
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
+                    count => Ok(count),
+                }
+            });
+            match (short, received) {
+                (Some(count), _) | (None, Ok(count)) => return Poll::Ready(Ok(count)),
+                (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                (None, Err(error)) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Sends what the socket takes of it at once, for a socket that a runtime watches; from here, for the same reason.
+    #[inline]
+    pub(crate) fn try_send(&self, buf: &[u8]) -> Option<usize> {
+        let Self::Tcp(stream) = self else {
+            return None;
+        };
+        let flags = SendFlags::NOSIGNAL;
+        let sent = stream.try_io(Interest::WRITABLE, || {
+            send(stream, buf, flags).map_err(Into::into)
+        });
+        // Whoever tries again learns why not.
+        sent.ok()
     }
 
     /// Whether nothing has arrived that was not read. A watched socket is asked what its runtime

@@ -38,20 +38,20 @@ pub(crate) struct Pulse {
 impl Pulse {
     /// The runtime wakes.
     pub(crate) fn wakes(&self, watchdog: &Watchdog) {
-        self.turn();
+        // In one order with `Watchdog::asleep`, so that one of the two sees the other.
+        self.turn(Ordering::SeqCst);
         watchdog.stir();
     }
 
-    /// The runtime falls asleep.
+    /// The runtime falls asleep; whoever does not see it yet looks again later.
     pub(crate) fn sleeps(&self) {
-        self.turn();
+        self.turn(Ordering::Release);
     }
 
-    fn turn(&self) {
-        // Its one writer is the worker's thread. In one order with `Watchdog::asleep`, so that
-        // one of the two sees the other.
+    fn turn(&self, order: Ordering) {
+        // Its one writer is the worker's thread.
         let turns = self.turns.load(Ordering::Relaxed);
-        self.turns.store(turns + 1, Ordering::SeqCst);
+        self.turns.store(turns + 1, order);
     }
 
     fn is_asleep(&self) -> bool {

@@ -4,6 +4,9 @@ use std::ffi::c_int;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use bytes::BytesMut;
+use rustix::io::retry_on_intr;
+use rustix::net::{RecvFlags, recv};
 use rustix::process::{Resource, getrlimit};
 
 /// How many descriptors this process has open, this count's own not included.
@@ -28,6 +31,22 @@ pub fn room() -> io::Result<usize> {
             usize::try_from(limit).unwrap_or(usize::MAX)
         });
     Ok(limit.saturating_sub(open_count()?))
+}
+
+/// Receives what has arrived at a socket into the room that a buffer has, behind what is in it, and says how much
+/// that was; 0 at the end, or where there is no room. It waits only if the socket blocks (`recv(2)`).
+///
+/// # Errors
+/// As the call.
+#[inline]
+pub fn receive(fd: BorrowedFd<'_>, buf: &mut BytesMut) -> io::Result<usize> {
+    let received = retry_on_intr(|| {
+        let room = buf.spare_capacity_mut();
+        recv(fd, room, RecvFlags::empty()).map(|((received, _), _)| received.len())
+    })?;
+    // SAFETY: so many bytes of it the kernel has written.
+    unsafe { buf.set_len(buf.len() + received) };
+    Ok(received)
 }
 
 /// How many bytes written to a socket its kernel has still to send, the end of the output counted as one; 0 for what is

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "mimalloc")]
 pub mod allocator;
+pub mod clock;
 pub mod descriptors;
 pub mod inherited;
 pub mod pidfd;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use curtsy::{Body, BoxError, Draining};
 use futures_util::stream;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, StreamBody};
 use std::convert::Infallible;
@@ -73,7 +73,8 @@ type Answer = Response<DemoBody>;
 
 /// An answer in the making: as small as can be, because it is moved, and answers are large.
 pub(crate) enum Answering {
-    Brief(StatusCode, Bytes),
+    /// With the memory of the request's fields, for its own.
+    Brief(StatusCode, Bytes, HeaderMap),
     Big(u64),
     Echo(Body, Option<HeaderValue>),
     There(Box<Answer>),
@@ -90,7 +91,10 @@ impl Future for Answering {
             return answer.as_mut().poll(cx).map(Ok);
         }
         Poll::Ready(Ok(match std::mem::replace(this, Self::Answered) {
-            Self::Brief(status, bytes) => text(status, bytes),
+            Self::Brief(status, bytes, mut fields) => {
+                fields.clear();
+                text_in(fields, status, bytes)
+            }
             Self::Big(bytes) => big(bytes),
             Self::Echo(body, kind) => {
                 let mut answer = Response::new(DemoBody::Echo(body));
@@ -118,18 +122,18 @@ impl tower_service::Service<Request<Body>> for Demo {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         let post = request.method() == Method::POST;
         match request.uri().path() {
-            "/" if get => brief(StatusCode::OK, HELLO),
-            "/pid" if get => brief(StatusCode::OK, self.identity),
+            "/" if get => brief(request, StatusCode::OK, HELLO),
+            "/pid" if get => brief(request, StatusCode::OK, self.identity),
             "/slow" if get => match number(&request, "ms", 1000, SLOW_MOST_MS) {
                 Ok(ms) => making(async move {
                     sleep(Duration::from_millis(ms)).await;
                     text(StatusCode::OK, format!("slept {ms} ms\n"))
                 }),
-                Err(why) => brief(StatusCode::BAD_REQUEST, why),
+                Err(why) => brief(request, StatusCode::BAD_REQUEST, why),
             },
             "/big" if get => match number(&request, "bytes", 1 << 20, BIG_MOST_BYTES) {
                 Ok(bytes) => Answering::Big(bytes),
-                Err(why) => brief(StatusCode::BAD_REQUEST, why),
+                Err(why) => brief(request, StatusCode::BAD_REQUEST, why),
             },
             "/echo" if post => {
                 let kind = request.headers().get(CONTENT_TYPE).cloned();
@@ -144,13 +148,14 @@ impl tower_service::Service<Request<Body>> for Demo {
             "/panic" => making(async { panic!("asked for by /panic") }),
             "/" | "/pid" | "/slow" | "/big" | "/events" | "/ws" => not_allowed("GET, HEAD"),
             "/echo" | "/upload" => not_allowed("POST"),
-            _ => brief(StatusCode::NOT_FOUND, "no such page\n"),
+            _ => brief(request, StatusCode::NOT_FOUND, "no such page\n"),
         }
     }
 }
 
-fn brief(status: StatusCode, text: impl Into<Bytes>) -> Answering {
-    Answering::Brief(status, text.into())
+#[inline]
+fn brief(request: Request<Body>, status: StatusCode, text: impl Into<Bytes>) -> Answering {
+    Answering::Brief(status, text.into(), request.into_parts().0.headers)
 }
 
 fn there(answer: Answer) -> Answering {
@@ -164,12 +169,20 @@ fn making(answer: impl Future<Output = Answer> + Send + 'static) -> Answering {
 /// A short text.
 #[inline]
 pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(DemoBody::Text(Some(text.into())));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(
+    text_in(HeaderMap::new(), status, text)
+}
+
+/// The same in memory that is there.
+#[inline]
+fn text_in(mut fields: HeaderMap, status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    fields.insert(
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
+    let mut answer = Response::new(DemoBody::Text(Some(text.into())));
+    *answer.status_mut() = status;
+    // What was there is empty, and not worth a look.
+    std::mem::forget(std::mem::replace(answer.headers_mut(), fields));
     answer
 }
 

@@ -9,6 +9,7 @@
 //! Deliberately absent: descriptors that a program wants kept, watchdogs, extended timeouts.
 
 use curtsy_handover::broker::GREETING;
+use curtsy_sys::clock::{self, Clock};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, UCred, recvmsg, sockopt};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -47,8 +48,8 @@ impl Words {
     pub(crate) fn new() -> io::Result<Self> {
         // The supervisor's number and a count are unique; the time keeps a name from being guessed and taken before.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let name = format!("curtsy-run/{}/{count}/{}", std::process::id(), time.tv_nsec);
+        let time = clock::now(Clock::Monotonic).subsec_nanos();
+        let name = format!("curtsy-run/{}/{count}/{time}", std::process::id());
         let socket = Plain::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         socket.set_nonblocking(true)?;
         sockopt::set_socket_passcred(&socket, true)?;

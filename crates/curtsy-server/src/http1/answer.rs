@@ -10,6 +10,7 @@ use crate::service::BoxError;
 use bytes::{Buf, Bytes};
 use curtsy_sys::pooled::Pooled;
 use http_body::{Body, Frame, SizeHint};
+use std::borrow::Borrow;
 use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -44,30 +45,76 @@ struct Seen<D> {
 type Part<D> = Option<Result<Frame<D>, BoxError>>;
 
 /// A body that was asked whether it is whole.
-pub(crate) enum Asked<B: Body> {
+pub(crate) enum Asked<'a, B: Body> {
     /// It is: all of it, with what is to be kept until that was sent.
-    Whole(B::Data, Pooled<B>, Complete),
+    Whole(B::Data, Pooled<B>, Complete<&'a Link>),
     /// It is as if nobody had asked.
     Other(Answer<B>),
 }
 
 /// Says on drop that the answer is complete. A field of its own, because a pinned projection's
 /// owner may not implement `Drop`.
-pub(crate) struct Complete(Arc<Link>, Option<Box<Note>>);
+///
+/// An answer that goes on has its connection's link; one that is asked whether it is whole is lent it.
+pub(crate) struct Complete<L: Borrow<Link> = Arc<Link>>(L, Option<Box<Note>>);
 
-impl Drop for Complete {
+impl<L: Borrow<Link>> Drop for Complete<L> {
+    #[inline]
     fn drop(&mut self) {
-        if self.0.stage() == Stage::Answering {
-            self.0.answered();
+        let link = self.0.borrow();
+        if link.stage() == Stage::Answering {
+            link.answered();
         }
     }
 }
 
-impl Complete {
+impl<'a> Complete<&'a Link> {
+    /// The same for an answer that goes on.
+    pub(crate) fn keep(mut self, link: Arc<Link>) -> Complete {
+        let note = self.1.take();
+        // It is not complete.
+        std::mem::forget(self);
+        Complete(link, note)
+    }
+
+    /// Asks a body whether it is in one piece of that size, which it promised.
+    #[inline]
+    pub(crate) fn ask<B>(
+        mut self,
+        body: B,
+        size: u64,
+        link: &Arc<Link>,
+        cx: &mut Context<'_>,
+    ) -> Asked<'a, B>
+    where
+        B: Body<Error: Into<BoxError>>,
+    {
+        // Where it can be looked at, and moved afterwards.
+        let mut body = Pooled::new(body);
+        let seen = match self.poll_frame(body.as_mut(), cx) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) if data.remaining() as u64 == size => {
+                    return Asked::Whole(data, body, self);
+                }
+                Ok(data) => Some(Some(Ok(Frame::data(data)))),
+                Err(frame) => Some(Some(Ok(frame))),
+            },
+            Poll::Ready(other) => Some(other),
+            Poll::Pending => None,
+        };
+        let seen = seen.map(|frame| Seen { frame, size });
+        Asked::Other(Answer {
+            inner: Inner::Settled { body, seen },
+            complete: self.keep(link.clone()),
+        })
+    }
+}
+
+impl<L: Borrow<Link>> Complete<L> {
     /// The answer's head is made.
     #[inline]
-    pub(crate) fn of(link: Arc<Link>, note: Option<Box<Note>>) -> Self {
-        link.set_stage(Stage::Answering);
+    pub(crate) fn of(link: L, note: Option<Box<Note>>) -> Self {
+        link.borrow().set_stage(Stage::Answering);
         Self(link, note)
     }
 
@@ -91,38 +138,12 @@ impl Complete {
 
     #[cold]
     fn panicked(&self) -> BoxError {
-        let request = self.0.entry.straggler(crate::clock::now());
+        let request = self.0.borrow().entry.straggler(crate::clock::now());
         tracing::error!(
             request = request.map(tracing::field::display),
             "the body of an answer panicked; its connection is cut"
         );
         "the body of the answer panicked".into()
-    }
-
-    /// Asks a body whether it is in one piece of that size, which it promised.
-    #[inline]
-    pub(crate) fn ask<B>(mut self, body: B, size: u64, cx: &mut Context<'_>) -> Asked<B>
-    where
-        B: Body<Error: Into<BoxError>>,
-    {
-        // Where it can be looked at, and moved afterwards.
-        let mut body = Pooled::new(body);
-        let seen = match self.poll_frame(body.as_mut(), cx) {
-            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) if data.remaining() as u64 == size => {
-                    return Asked::Whole(data, body, self);
-                }
-                Ok(data) => Some(Some(Ok(Frame::data(data)))),
-                Err(frame) => Some(Some(Ok(frame))),
-            },
-            Poll::Ready(other) => Some(other),
-            Poll::Pending => None,
-        };
-        let seen = seen.map(|frame| Seen { frame, size });
-        Asked::Other(Answer {
-            inner: Inner::Settled { body, seen },
-            complete: self,
-        })
     }
 }
 

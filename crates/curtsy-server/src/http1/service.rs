@@ -153,14 +153,14 @@ impl<S: Service> Judge<S> {
     /// The same with a request that has arrived to its end and a service that is ready, which is then asked for the
     /// answer. That is put into `came`; or there is more to do.
     #[inline]
-    pub(crate) fn judge_whole(
-        &self,
+    pub(crate) fn judge_whole<'a>(
+        &'a self,
         mut service: S,
         request: &mut Option<Request<Body>>,
         head: Head,
         cx: &mut Context<'_>,
         came: &mut Option<Response<S::Body>>,
-    ) -> Result<Complete, Box<Answering<S>>> {
+    ) -> Result<Complete<&'a Link>, Box<Answering<S>>> {
         let link = &self.link;
         let mut note = None;
         let mut state = State::Done { done: Done::Panic };
@@ -198,7 +198,7 @@ impl<S: Service> Judge<S> {
             state = State::Done { done: Done::Panic };
         } else if let Some(response) = came {
             match see_to(response, Manner::default(), link) {
-                Ok(()) => return Ok(Complete::of(link.clone(), answered(note, response))),
+                Ok(()) => return Ok(Complete::of(&**link, answered(note, response))),
                 Err(refusal) => {
                     let done = Done::Refused(refusal);
                     state = State::Done { done };

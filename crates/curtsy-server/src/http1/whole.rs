@@ -21,13 +21,14 @@ use crate::link::Link;
 use crate::resident;
 use crate::service::Service;
 use bytes::{Buf, Bytes, BytesMut};
+use curtsy_lifecycle::Moment;
+use curtsy_sys::clock::Clock;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
 };
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
-use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -89,6 +90,8 @@ struct Desk {
     /// The last answer's, for the next request's.
     fields: HeaderMap,
     date: Date,
+    /// When the last answer was made.
+    now: Moment,
 }
 
 thread_local! {
@@ -119,6 +122,7 @@ impl Desk {
             output: Vec::new(),
             fields: HeaderMap::new(),
             date: Date::default(),
+            now: clock::now(),
         }
     }
 
@@ -137,7 +141,8 @@ impl Desk {
         loop {
             let mut bytes = wire.take_first();
             if bytes.is_empty() {
-                if !self.input.try_reclaim(READ) {
+                // If nobody has any of it, from its beginning: that the processor has at hand.
+                if !self.input.try_reclaim(INPUT) && !self.input.try_reclaim(READ) {
                     self.input = BytesMut::with_capacity(INPUT);
                 }
                 match wire.poll_receive(cx, &mut self.input) {
@@ -190,9 +195,12 @@ impl Desk {
     }
 
     /// Sends what was gathered; whether the socket took all of it.
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, wire: &mut Wire, cx: &mut Context<'_>, is_last: bool) -> bool {
-        let is_sent = wire.send(cx, &mut [IoSlice::new(&self.output)], is_last);
+        let is_sent = match is_last {
+            false => wire.send_all(cx, &self.output, self.now),
+            true => wire.send(cx, &mut [IoSlice::new(&self.output)], true),
+        };
         self.output.clear();
         is_sent
     }
@@ -233,12 +241,13 @@ impl Desk {
         };
         let Some(size) = size else {
             self.output.truncate(before);
+            let complete = complete.keep(wire.link().clone());
             let response = response.map(|body| Answer::new(body, complete));
             return Step::Called(Box::new(Answering::made(response)));
         };
         let (mut parts, body) = response.into_parts();
         if size > 0 {
-            match complete.ask(body, size, cx) {
+            match complete.ask(body, size, wire.link(), cx) {
                 Asked::Whole(data, body, complete) => {
                     self.write_body(data, wire, cx);
                     // Told by that: the answer is complete.
@@ -285,7 +294,11 @@ impl Desk {
         if method == Method::HEAD || method == Method::CONNECT {
             return None;
         }
-        let uri = Uri::from_maybe_shared(bytes.slice_ref(parsed.path?.as_bytes())).ok()?;
+        let uri = match parsed.path? {
+            // The one that is asked for most, and its own default.
+            "/" => Uri::default(),
+            path => Uri::from_maybe_shared(bytes.slice_ref(path.as_bytes())).ok()?,
+        };
         let mut headers = std::mem::take(&mut self.fields);
         let (mut body_length, mut head, mut closes) = (0, Head::Plain, false);
         for field in &*parsed.headers {
@@ -332,6 +345,7 @@ impl Desk {
         size: u64,
         closes: bool,
     ) -> bool {
+        self.now = clock::now();
         let status = response.status();
         let is_plain = size <= ANSWER_MOST
             && (size > 0 || response.body().is_end_stream())
@@ -379,7 +393,7 @@ impl Desk {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(match is_dated {
-            false => self.date.last_line(),
+            false => self.date.last_line(self.now),
             true => b"\r\n",
         });
         true
@@ -420,9 +434,10 @@ impl Desk {
     /// Keeps the memory of an answer's fields for those of the next request.
     #[inline]
     fn keep_fields(&mut self, fields: &mut HeaderMap) {
-        if (self.fields.capacity()..=FIELDS_KEPT).contains(&fields.capacity()) {
+        if self.fields.capacity() == 0 && fields.capacity() <= FIELDS_KEPT {
             fields.clear();
-            std::mem::swap(&mut self.fields, fields);
+            // What was there is empty, and not worth a look.
+            std::mem::forget(std::mem::replace(&mut self.fields, std::mem::take(fields)));
         }
     }
 }
@@ -455,20 +470,30 @@ fn asks_to_close(value: &HeaderValue) -> bool {
 /// The field `Date` at the end of a head, made anew once a second.
 #[derive(Default)]
 struct Date {
+    /// When it was looked at the clock.
+    looked: Option<Moment>,
     second: u64,
     line: String,
 }
 
 impl Date {
     #[inline]
-    fn last_line(&mut self) -> &[u8] {
-        let now = clock_gettime(ClockId::RealtimeCoarse);
-        let second = u64::try_from(now.tv_sec).unwrap_or(0);
+    fn last_line(&mut self, now: Moment) -> &[u8] {
+        // Both clocks move on at the same ticks.
+        if self.looked != Some(now) {
+            self.looked = Some(now);
+            self.look();
+        }
+        self.line.as_bytes()
+    }
+
+    #[cold]
+    fn look(&mut self) {
+        let second = curtsy_sys::clock::now(Clock::RealtimeCoarse).as_secs();
         if second != self.second || self.line.is_empty() {
             self.second = second;
             let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
             self.line = format!("date: {date}\r\n\r\n");
         }
-        self.line.as_bytes()
     }
 }

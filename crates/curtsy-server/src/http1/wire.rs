@@ -22,13 +22,13 @@ use crate::seat::Seat;
 use crate::shared::Orders;
 use crate::stream::{Bare, Received, Stream};
 use bytes::{Buf, Bytes, BytesMut};
-use std::future::Future;
+use curtsy_lifecycle::Moment;
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::has_budget_remaining;
 
 /// How much of pipelined answers is held back at most, in bytes.
@@ -143,7 +143,7 @@ impl Wire {
         cx: &mut Context<'_>,
         input: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
-        let polled = pin!(self.stream.read_buf(input)).poll(cx);
+        let polled = self.stream.poll_receive(cx, input);
         if let Poll::Ready(Ok(count)) = &polled {
             self.link.wire_received(*count);
         }
@@ -164,6 +164,28 @@ impl Wire {
             Received::Ended => Poll::Ready(()),
             Received::Nothing => self.stream.poll_read_ready(cx).map(|_| ()),
         }
+    }
+
+    /// The same as [`Self::send`] does with one that is not the last, in short where the socket takes all of it. The answer
+    /// was made `now`.
+    #[inline]
+    pub(crate) fn send_all(&mut self, cx: &mut Context<'_>, bytes: &[u8], now: Moment) -> bool {
+        if !self.held.is_empty() || bytes.is_empty() {
+            return self.send(cx, &mut [io::IoSlice::new(bytes)], false);
+        }
+        let sent = self.stream.try_send(bytes).unwrap_or(0);
+        if sent > 0 {
+            // Told what came of it.
+            let _ = self.wrote(Poll::Ready(Ok(sent)));
+        }
+        if sent < bytes.len() {
+            return self.send(cx, &mut [io::IoSlice::new(&bytes[sent..])], false);
+        }
+        if self.link.stage() == Stage::Answered {
+            self.handed_over = self.link.entry.served();
+        }
+        self.flushed(Some(now));
+        true
     }
 
     /// Sends past hyper what answers the requests that were called last; whether the socket took all of it. What it did
@@ -203,7 +225,7 @@ impl Wire {
         if is_last && !self.stream.is_tls() {
             self.stream.end_output();
         }
-        self.flushed();
+        self.flushed(None);
         true
     }
 
@@ -352,8 +374,8 @@ impl Wire {
 
     /// Everything written so far has gone to the kernel.
     #[inline]
-    fn flushed(&self) {
-        self.link.flushed();
+    fn flushed(&self, now: Option<Moment>) {
+        self.link.flushed(now);
         if self.framing.is_amid_head() {
             // It began before the last answer had left.
             self.link.head_arrives();
@@ -554,7 +576,7 @@ impl AsyncWrite for Wire {
         if this.stream.is_tls() {
             ready!(this.poll_flush_tls(cx))?;
         }
-        this.flushed();
+        this.flushed(None);
         Poll::Ready(Ok(()))
     }
 
