@@ -65,6 +65,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_arrives_goes_behind_what_is_there_as_far_as_there_is_room() {
+        use std::io::Write as _;
+        use std::os::fd::AsFd as _;
+        use std::os::unix::net::UnixStream;
+        let (mut client, socket) = UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut buf = BytesMut::with_capacity(8);
+        let room = buf.capacity();
+        buf.extend_from_slice(b"ab");
+        let nothing = receive(socket.as_fd(), &mut buf).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        client.write_all(b"cdefghij").unwrap();
+        assert_eq!(receive(socket.as_fd(), &mut buf).unwrap(), room - 2);
+        assert_eq!(buf, b"abcdefghij"[..room]);
+        assert_eq!(receive(socket.as_fd(), &mut buf).unwrap(), 0);
+        drop(client);
+        buf.reserve(64);
+        let rest = 10 - room;
+        assert_eq!(receive(socket.as_fd(), &mut buf).unwrap(), rest);
+        assert_eq!(receive(socket.as_fd(), &mut buf).unwrap(), 0);
+        assert_eq!(buf, b"abcdefghij"[..]);
+    }
+
+    #[test]
     fn the_count_follows_what_is_opened_and_leaves_the_same_room() {
         // Other tests of this binary open and close theirs meanwhile, so only a large step shows.
         let before = open_count().unwrap();
