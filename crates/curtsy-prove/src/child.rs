@@ -356,7 +356,7 @@ pub fn usage_of(pid: u32) -> Result<Usage, Error> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))
         .map_err(|e| Error::with_source(Kind::Child, format!("/proc/{pid}/fd: {e}"), e))?
         .count();
-    let ticks_per_second = rustix::param::clock_ticks_per_second();
+    let ticks_per_second = curtsy_sys::clock::ticks_per_second();
     Ok(Usage {
         cpu: Duration::from_secs_f64(ticks as f64 / ticks_per_second as f64),
         pss_bytes: pss_kib * 1024,

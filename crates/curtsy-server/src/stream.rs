@@ -144,15 +144,11 @@ impl Stream {
     /// Sends what the socket takes of it at once, for a socket that a runtime watches; from here, for the same reason.
     #[inline]
     pub(crate) fn try_send(&self, buf: &[u8]) -> Option<usize> {
-        let Self::Tcp(stream) = self else {
-            return None;
-        };
-        let flags = SendFlags::NOSIGNAL;
-        let sent = stream.try_io(Interest::WRITABLE, || {
-            send(stream, buf, flags).map_err(Into::into)
-        });
-        // Whoever tries again learns why not.
-        sent.ok()
+        match self {
+            // Whoever tries again learns why not.
+            Self::Tcp(stream) => try_send(stream, buf, SendFlags::empty()).ok(),
+            Self::Unix(_) | Self::Tls(_) | Self::Unwatched(_) => None,
+        }
     }
 
     /// Whether nothing has arrived that was not read. A watched socket is asked what its runtime
@@ -171,12 +167,12 @@ impl Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT | SendFlags::MORE;
         let sent = match self {
-            Self::Tcp(stream) => stream.try_io(Interest::WRITABLE, || {
-                send(&*stream, buf, flags).map_err(Into::into)
-            }),
-            Self::Unwatched(Some(bare)) => send(&bare.fd, buf, flags).map_err(Into::into),
+            Self::Tcp(stream) => try_send(stream, buf, SendFlags::MORE),
+            Self::Unwatched(Some(bare)) => {
+                let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT | SendFlags::MORE;
+                send(&bare.fd, buf, flags).map_err(Into::into)
+            }
             Self::Unix(_) | Self::Tls(_) | Self::Unwatched(None) => {
                 return Pin::new(self).poll_write(cx, buf);
             }
@@ -263,6 +259,14 @@ impl Stream {
             Self::Unwatched(bare) => bare.as_ref().map(|bare| bare.fd.as_fd()),
         }
     }
+}
+
+/// Sends what the socket takes at once.
+#[inline]
+fn try_send(stream: &TcpStream, buf: &[u8], flags: SendFlags) -> io::Result<usize> {
+    stream.try_io(Interest::WRITABLE, || {
+        send(stream, buf, SendFlags::NOSIGNAL | flags).map_err(Into::into)
+    })
 }
 
 /// What a socket's input has to offer at this moment.
@@ -362,7 +366,7 @@ impl AsyncWrite for Stream {
         let this = self.get_mut();
         match this {
             // What is tried first asks less of the runtime.
-            Self::Tcp(stream) => match stream.try_write(buf) {
+            Self::Tcp(stream) => match try_send(stream, buf, SendFlags::empty()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     Pin::new(stream).poll_write(cx, buf)
                 }

@@ -1,7 +1,7 @@
-//! The kernel's clocks (`clock_gettime(2)`).
+//! The kernel's clocks (`clock_gettime(2)`), and how it counts processor time.
 //!
-//! They are asked through libc: rustix, which goes without it, looks for the vDSO itself, and takes a fault where a tool
-//! has put it out of sight, as valgrind does.
+//! They are asked through libc: rustix, which goes without it, looks for what the kernel told the process at its start
+//! itself, and takes a fault where a tool has put some of that out of sight, as valgrind does.
 
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -42,6 +42,14 @@ pub fn now(clock: Clock) -> Duration {
     Duration::new(seconds, nanos)
 }
 
+/// How many ticks make the second that the kernel counts processor time in (`proc_pid_stat(5)`).
+pub fn ticks_per_second() -> u64 {
+    // SAFETY: it takes nothing and changes nothing.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    // On Linux programs are told 100, whatever the kernel's own are.
+    u64::try_from(ticks).unwrap_or(100)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +65,10 @@ mod tests {
         let now = std::time::SystemTime::now();
         let behind = now.duration_since(day).unwrap_or_default();
         assert!(behind < Duration::from_secs(1), "{behind:?}");
+    }
+
+    #[test]
+    fn processor_time_is_counted_in_hundredths() {
+        assert_eq!(ticks_per_second(), 100);
     }
 }

@@ -10,7 +10,6 @@ use crate::service::BoxError;
 use bytes::{Buf, Bytes};
 use curtsy_sys::pooled::Pooled;
 use http_body::{Body, Frame, SizeHint};
-use std::borrow::Borrow;
 use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -47,7 +46,7 @@ type Part<D> = Option<Result<Frame<D>, BoxError>>;
 /// A body that was asked whether it is whole.
 pub(crate) enum Asked<'a, B: Body> {
     /// It is: all of it, with what is to be kept until that was sent.
-    Whole(B::Data, Pooled<B>, Complete<&'a Link>),
+    Whole(B::Data, Pooled<B>, Complete<&'a Arc<Link>>),
     /// It is as if nobody had asked.
     Other(Answer<B>),
 }
@@ -56,22 +55,22 @@ pub(crate) enum Asked<'a, B: Body> {
 /// owner may not implement `Drop`.
 ///
 /// An answer that goes on has its connection's link; one that is asked whether it is whole is lent it.
-pub(crate) struct Complete<L: Borrow<Link> = Arc<Link>>(L, Option<Box<Note>>);
+pub(crate) struct Complete<L: AsRef<Link> = Arc<Link>>(L, Option<Box<Note>>);
 
-impl<L: Borrow<Link>> Drop for Complete<L> {
+impl<L: AsRef<Link>> Drop for Complete<L> {
     #[inline]
     fn drop(&mut self) {
-        let link = self.0.borrow();
+        let link = self.0.as_ref();
         if link.stage() == Stage::Answering {
             link.answered();
         }
     }
 }
 
-impl<'a> Complete<&'a Link> {
+impl<'a> Complete<&'a Arc<Link>> {
     /// The same for an answer that goes on.
-    pub(crate) fn keep(mut self, link: Arc<Link>) -> Complete {
-        let note = self.1.take();
+    pub(crate) fn keep(mut self) -> Complete {
+        let (link, note) = (self.0.clone(), self.1.take());
         // It is not complete.
         std::mem::forget(self);
         Complete(link, note)
@@ -79,13 +78,7 @@ impl<'a> Complete<&'a Link> {
 
     /// Asks a body whether it is in one piece of that size, which it promised.
     #[inline]
-    pub(crate) fn ask<B>(
-        mut self,
-        body: B,
-        size: u64,
-        link: &Arc<Link>,
-        cx: &mut Context<'_>,
-    ) -> Asked<'a, B>
+    pub(crate) fn ask<B>(mut self, body: B, size: u64, cx: &mut Context<'_>) -> Asked<'a, B>
     where
         B: Body<Error: Into<BoxError>>,
     {
@@ -105,16 +98,16 @@ impl<'a> Complete<&'a Link> {
         let seen = seen.map(|frame| Seen { frame, size });
         Asked::Other(Answer {
             inner: Inner::Settled { body, seen },
-            complete: self.keep(link.clone()),
+            complete: self.keep(),
         })
     }
 }
 
-impl<L: Borrow<Link>> Complete<L> {
+impl<L: AsRef<Link>> Complete<L> {
     /// The answer's head is made.
     #[inline]
     pub(crate) fn of(link: L, note: Option<Box<Note>>) -> Self {
-        link.borrow().set_stage(Stage::Answering);
+        link.as_ref().set_stage(Stage::Answering);
         Self(link, note)
     }
 
@@ -138,7 +131,7 @@ impl<L: Borrow<Link>> Complete<L> {
 
     #[cold]
     fn panicked(&self) -> BoxError {
-        let request = self.0.borrow().entry.straggler(crate::clock::now());
+        let request = self.0.as_ref().entry.straggler(crate::clock::now());
         tracing::error!(
             request = request.map(tracing::field::display),
             "the body of an answer panicked; its connection is cut"

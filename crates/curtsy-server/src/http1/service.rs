@@ -160,7 +160,7 @@ impl<S: Service> Judge<S> {
         head: Head,
         cx: &mut Context<'_>,
         came: &mut Option<Response<S::Body>>,
-    ) -> Result<Complete<&'a Link>, Box<Answering<S>>> {
+    ) -> Result<Complete<&'a Arc<Link>>, Box<Answering<S>>> {
         let link = &self.link;
         let mut note = None;
         let mut state = State::Done { done: Done::Panic };
@@ -198,7 +198,7 @@ impl<S: Service> Judge<S> {
             state = State::Done { done: Done::Panic };
         } else if let Some(response) = came {
             match see_to(response, Manner::default(), link) {
-                Ok(()) => return Ok(Complete::of(&**link, answered(note, response))),
+                Ok(()) => return Ok(Complete::of(link, answered(note, response))),
                 Err(refusal) => {
                     let done = Done::Refused(refusal);
                     state = State::Done { done };

@@ -241,13 +241,12 @@ impl Desk {
         };
         let Some(size) = size else {
             self.output.truncate(before);
-            let complete = complete.keep(wire.link().clone());
-            let response = response.map(|body| Answer::new(body, complete));
+            let response = response.map(|body| Answer::new(body, complete.keep()));
             return Step::Called(Box::new(Answering::made(response)));
         };
         let (mut parts, body) = response.into_parts();
         if size > 0 {
-            match complete.ask(body, size, wire.link(), cx) {
+            match complete.ask(body, size, cx) {
                 Asked::Whole(data, body, complete) => {
                     self.write_body(data, wire, cx);
                     // Told by that: the answer is complete.
