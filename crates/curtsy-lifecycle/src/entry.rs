@@ -153,6 +153,12 @@ pub struct Entry {
     waker: Mutex<Option<Waker>>,
 }
 
+/// All but the text of a request is in the first cache line, behind what `Arc` counts.
+#[cfg(not(loom))]
+const _: () = assert!(
+    std::mem::offset_of!(Entry, request) + Record::BEFORE_TEXT <= 64 - 2 * size_of::<usize>()
+);
+
 impl Entry {
     /// A connection in `state` since `now`.
     pub fn new(arrival: Arrival, state: State, now: Moment) -> Self {

@@ -22,7 +22,10 @@ const WORDS: usize = 2;
 const TRIES: usize = 64;
 
 /// A short text with one writer and any number of readers.
+///
+/// What says how to read it comes first: most texts are in the same cache line, or in the next.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Record {
     /// Odd while a write is under way.
     sequence: AtomicU32,
@@ -34,6 +37,10 @@ pub struct Record {
 const CUT: u32 = 1 << 31;
 
 impl Record {
+    /// What comes before the text, in bytes.
+    #[cfg(not(loom))]
+    pub(crate) const BEFORE_TEXT: usize = std::mem::offset_of!(Self, words);
+
     /// The longest text kept whole, in bytes.
     pub const CAPACITY: usize = WORDS * 8;
 

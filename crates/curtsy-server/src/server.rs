@@ -693,16 +693,14 @@ impl<S: Service> Launch for Launcher<S> {
     fn launch(&self, fresh: Fresh, worker: Arc<Worker>) {
         let service = self.service();
         let handle = worker.handle.clone();
-        // In boxes: they are large, and the runtime moves what it spawns and what has ended, whole.
+        // In boxes where they are large: the runtime moves what it spawns and what has ended, whole.
         drop(match (&fresh.speaks, connection_span(&fresh.arrival)) {
-            (Speaks::Http1, None) => {
-                handle.spawn(Box::pin(crate::http1::serve(service, fresh, worker)))
-            }
+            (Speaks::Http1, None) => handle.spawn(crate::http1::serve(service, fresh, worker)),
             (Speaks::Http2(_), None) => {
                 handle.spawn(Box::pin(crate::http2::serve(service, fresh, worker)))
             }
             (Speaks::Http1, Some(span)) => {
-                let serving = Box::pin(crate::http1::serve(service, fresh, worker));
+                let serving = crate::http1::serve(service, fresh, worker);
                 handle.spawn(serving.instrument(span))
             }
             (Speaks::Http2(_), Some(span)) => {

@@ -14,13 +14,16 @@
 //! It also knows when the worker falls silent, for the program's hook ([`Quiet`]); of connections whose deadlines are not
 //! here ([`Awake`]) it is told once for each time they are busy, not for each request.
 //!
-//! Deliberately absent: precision. Deadlines are late by up to two ticks.
+//! Deliberately absent: precision. Deadlines are late by up to two ticks. A tick is much longer than the kernel's own
+//! (some milliseconds): a thread that waits for events no longer than that has the processor's timer set before it sleeps
+//! and again when it wakes, each a microsecond or more in a virtual machine, and between the client and its answer.
 
 use crate::clock;
 use crate::http1::park_at;
 use crate::limits::Limits;
 use crate::worker::Worker;
 use curtsy_lifecycle::{Entry, Moment, State};
+use curtsy_sys::prefetch::prefetch_first;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,11 +32,13 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 /// In milliseconds.
-const TICK: u64 = 8;
+const TICK: u64 = 32;
 /// About a second in all.
-const SLOTS: u64 = 128;
+const SLOTS: u64 = 32;
 /// A slot that had more gives its memory back.
 const ROOM: usize = 1024;
+/// So many connections before it is looked at, one is fetched.
+const AHEAD: usize = 8;
 
 #[derive(Debug, Default)]
 pub(crate) struct Wheel {
@@ -133,7 +138,11 @@ impl Wheel {
         while let Some(tick) = slots.next().filter(|tick| *tick <= reached) {
             slots.passed = tick;
             std::mem::swap(&mut due, slots.slot(tick));
-            for entry in due.drain(..) {
+            let mut entries = due.drain(..);
+            while let Some(entry) = entries.next() {
+                if let Some(later) = entries.as_slice().get(AHEAD) {
+                    prefetch_first(&**later, 1);
+                }
                 if entry.alarm() != tick {
                     continue;
                 }
@@ -145,6 +154,7 @@ impl Wheel {
                     entry.wake();
                 }
             }
+            drop(entries);
             if due.capacity() > ROOM {
                 due = Vec::new();
             }
@@ -320,15 +330,16 @@ mod tests {
     fn who_is_due_is_woken_once() {
         let (wheel, limits, now) = (Wheel::default(), Limits::default(), clock::now());
         let connection = Connection::new(State::Active, now);
-        assert!(!is_set(&connection.entry, after(now, 50)));
-        wheel.set(&connection.entry, after(now, 50));
-        assert!(is_set(&connection.entry, after(now, 50)));
+        assert!(!is_set(&connection.entry, after(now, 3 * TICK)));
+        wheel.set(&connection.entry, after(now, 3 * TICK));
+        assert!(is_set(&connection.entry, after(now, 3 * TICK)));
         assert!(is_set(&connection.entry, after(now, 500)));
-        assert!(!is_set(&connection.entry, after(now, 30)));
-        let pause = wheel.look(&limits, after(now, 30)).unwrap();
-        assert!(pause >= Duration::from_millis(20) && pause <= Duration::from_millis(20 + TICK));
+        assert!(!is_set(&connection.entry, after(now, 2 * TICK)));
+        let pause = wheel.look(&limits, after(now, TICK)).unwrap();
+        let (least, most) = (2 * TICK, 3 * TICK);
+        assert!(pause >= Duration::from_millis(least) && pause <= Duration::from_millis(most));
         assert_eq!(connection.times_woken(), 0);
-        assert_eq!(wheel.look(&limits, after(now, 50 + TICK)), None);
+        assert_eq!(wheel.look(&limits, after(now, 4 * TICK)), None);
         assert_eq!(connection.times_woken(), 1);
         assert!(!is_set(&connection.entry, after(now, 10_000)));
     }

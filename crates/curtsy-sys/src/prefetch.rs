@@ -12,22 +12,28 @@ const LINE: usize = 64;
 /// Rust offers.
 #[inline]
 pub fn prefetch<T: ?Sized>(value: &T) {
+    prefetch_first(value, usize::MAX);
+}
+
+/// The same for so many lines from its beginning, or fewer if it has no more.
+#[inline]
+pub fn prefetch_first<T: ?Sized>(value: &T, lines: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let first = std::ptr::from_ref(value).cast::<i8>();
-        for offset in (0..size_of_val(value)).step_by(LINE) {
+        for offset in (0..size_of_val(value)).step_by(LINE).take(lines) {
             // SAFETY: it is a hint that reads nothing and fails for no address; this one is within `value`.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(first.add(offset)) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+    let _ = (value, lines);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::prefetch;
+    use super::{prefetch, prefetch_first};
 
     #[test]
     fn it_changes_nothing() {
@@ -35,6 +41,8 @@ mod tests {
         prefetch(value.as_slice());
         prefetch(&value);
         prefetch("");
+        prefetch_first(&value, 1);
+        prefetch_first(value.as_slice(), 100);
         prefetch(&());
         assert!(value.iter().copied().eq(0..=255));
     }

@@ -13,7 +13,7 @@ use crate::handshake;
 use crate::http1::deadlines::{self, Due, Situation};
 use crate::http1::refusal::{self, refuse};
 use crate::http1::rules::Refusal;
-use crate::http1::service::{Answering, Judge};
+use crate::http1::service::{Answering, Judge, JudgeForHyper};
 use crate::http1::whole;
 use crate::http1::wire::Wire;
 use crate::link::{BodyFault, Link, Stage};
@@ -25,18 +25,23 @@ use crate::wheel;
 use crate::worker::{Fresh, Worker};
 use bytes::Bytes;
 use curtsy_lifecycle::{Entry, Moment, State};
-use curtsy_sys::prefetch::prefetch;
+use curtsy_sys::prefetch::{prefetch, prefetch_first};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::future::{Future, poll_fn};
+use std::mem::offset_of;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+/// How much of an entry and of a link a request touches, in cache lines.
+const ENTRY_LINES: usize = 2;
+const LINK_LINES: usize = 2;
+
 /// Serves a connection until it is parked or ends.
-pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Worker>) {
+pub(crate) fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Worker>) -> Serving<S> {
     let Fresh {
         stream,
         arrival,
@@ -48,68 +53,42 @@ pub(crate) async fn serve<S: Service>(service: S, fresh: Fresh, worker: Arc<Work
     } = fresh;
     let entry = Arc::new(Entry::new(arrival, state, since));
     entry.resume_served(served);
-    let link = Arc::new(Link::new(entry, worker));
+    let link = Arc::new(Link::new(entry.clone(), worker));
     let seat = Arc::new(Seat::take(&link));
-    let judge = Judge::new(service, link.clone(), seat.clone());
-    let wire = Wire::new(stream, link.clone(), seat, first);
-    match talk(judge, wire, &link).await {
-        End::Closed => {}
-        End::Parked(wire) => park(wire, &link),
-        End::Leaving(wire, unread) => leave(wire, unread, &link),
-        // Large futures, and few connections come here.
-        End::Other(other, first) => Box::pin(handshake::other(other, first, &link)).await,
-        End::Refused(refused, refusal) => {
-            crate::note::malformed(&link, refusal.status.as_u16());
-            tracing::debug!(
-                peer = %link.entry.peer(),
-                status = refusal.status.as_u16(),
-                why = refusal.text.trim_end(),
-                "not a request"
-            );
-            let linger = link.worker.shared.limits.close_linger;
-            Box::pin(refuse(refused, refusal, linger)).await;
-        }
-    }
+    Serving::Attending(Talk {
+        entry,
+        watching: false,
+        wide: false,
+        judge: Judge::new(service, link.clone(), seat.clone()),
+        wire: Wire::new(stream, link, seat, first),
+    })
 }
 
-/// What becomes of a connection that has nothing more to say here.
-enum End {
-    /// The socket is closed, or belongs to the program.
-    Closed,
-    /// It waits for its client.
-    Parked(Wire),
-    /// The same, and there is an heir to take it.
-    Leaving(Wire, Bytes),
-    /// What came is no request.
-    Refused(Wire, Refusal),
-    /// What came is no HTTP/1 either: bytes of something else, all of them.
-    Other(Wire, Bytes),
+/// The task of a connection. It is no async function, of which the compiler would scatter over a kilobyte what a request
+/// touches; it lies in the runtime's memory of the task, behind what that looks at.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "in a box it would be one more thing to fetch, and it is nearly always this one"
+)]
+pub(crate) enum Serving<S: Service> {
+    Attending(Talk<S>),
+    /// hyper has it, or what comes of that.
+    Aside(Pin<Box<dyn Future<Output = Option<Talk<S>>> + Send>>),
+    Over,
 }
 
-/// Answers requests: on the spot where they are whole, and by hyper where they are not.
-async fn talk<S: Service>(mut judge: Judge<S>, mut wire: Wire, link: &Arc<Link>) -> End {
-    let mut wide = false;
-    loop {
-        let begun = match attend(&mut judge, &mut wire, link).await {
-            Attended::Engine(begun) => begun,
-            Attended::Lasting => return End::Parked(wire),
-            Attended::Cut => return End::Closed,
-        };
-        // In a box of its own: most connections get by without it.
-        let turn = Box::pin(converse(judge.for_hyper(begun), wire, link, wide)).await;
-        match turn {
-            Turn::Ended => return End::Closed,
-            Turn::Resting(resting) => return End::Parked(resting),
-            Turn::Again(again) => wire = again,
-            Turn::Leaving(leaving, unread) => return End::Leaving(leaving, unread),
-            Turn::Other(other, first) => return End::Other(other, first),
-            Turn::ManyFields(again) => {
-                wide = true;
-                wire = again;
-            }
-            Turn::Refused(refused, refusal) => return End::Refused(refused, refusal),
-        }
-    }
+/// A connection that is attended to: what it says is answered where it is whole. All of it is read for each request,
+/// and cold where there are many of them.
+#[repr(C)]
+pub(crate) struct Talk<S: Service> {
+    /// Of the link, and near at hand.
+    entry: Arc<Entry>,
+    judge: Judge<S>,
+    /// Whoever gives orders knows whom to wake.
+    watching: bool,
+    /// A head had more fields than hyper takes without a larger table.
+    wide: bool,
+    wire: Wire,
 }
 
 /// How a connection goes on that was attended to.
@@ -122,33 +101,70 @@ enum Attended<S: Service> {
     Cut,
 }
 
-/// Waits for what the client says, before any buffer is made for it, and answers what is whole.
-async fn attend<S: Service>(
-    judge: &mut Judge<S>,
-    wire: &mut Wire,
-    link: &Arc<Link>,
-) -> Attended<S> {
-    let mut watching = false;
-    poll_fn(|cx| {
-        // With many connections this one's state is cold.
-        let (facts, entry): (&Link, &Entry) = (link, &link.entry);
-        prefetch(entry);
-        prefetch(facts);
-        if !watching {
+// It is moved as anything is: nothing in it is pinned in place.
+impl<S: Service> Unpin for Serving<S> {}
+
+impl<S: Service> Future for Serving<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        loop {
+            let attended = match this {
+                Self::Attending(talk) => ready!(talk.poll_attended(cx)),
+                Self::Aside(aside) => {
+                    let back = ready!(aside.as_mut().poll(cx));
+                    *this = back.map_or(Self::Over, Self::Attending);
+                    continue;
+                }
+                Self::Over => return Poll::Ready(()),
+            };
+            if let Self::Attending(talk) = std::mem::replace(this, Self::Over) {
+                match attended {
+                    // In a box of its own: most connections get by without it.
+                    Attended::Engine(begun) => *this = Self::Aside(Box::pin(talk.go_on(begun))),
+                    Attended::Lasting => talk.park(),
+                    Attended::Cut => {}
+                }
+            }
+        }
+    }
+}
+
+impl<S: Service> Talk<S> {
+    /// How much of it a request touches, in cache lines; it begins at the end of one.
+    const LINES: usize = 1 + (offset_of!(Self, wire) + Wire::TOUCHED) / 64;
+
+    /// Waits for what the client says, before any buffer is made for it, and answers what is whole.
+    #[inline]
+    fn poll_attended(&mut self, cx: &mut Context<'_>) -> Poll<Attended<S>> {
+        prefetch_first(self, Self::LINES);
+        prefetch_first(&*self.entry, ENTRY_LINES);
+        let Self {
+            judge,
+            wire,
+            watching,
+            ..
+        } = self;
+        let link = wire.link();
+        prefetch_first(&**link, LINK_LINES);
+        if !*watching {
             link.entry.watch(cx.waker());
-            watching = true;
+            judge.greet();
+            *watching = true;
         }
         let orders = link.orders();
         if link.entry.is_killed() || orders & Orders::CUT != 0 {
             return Poll::Ready(Attended::Cut);
         }
         if S::TAKES_WHOLE {
-            if let Some(attended) = answer(judge, wire, link, cx) {
+            if let Some(attended) = answer(judge, wire, cx) {
                 return Poll::Ready(attended);
             }
         } else if wire.poll_spoken(cx).is_ready() {
             return Poll::Ready(Attended::Engine(None));
         }
+        let link = wire.link();
         link.report();
         if orders & (Orders::DRAIN | Orders::CLOSE_IDLE | Orders::HAND_OVER) != 0 {
             return Poll::Ready(Attended::Lasting);
@@ -157,8 +173,42 @@ async fn attend<S: Service>(
             Some((at, _)) => poll_alarm(link, at).map(|()| Attended::Lasting),
             None => Poll::Pending,
         }
-    })
-    .await
+    }
+
+    fn park(self) {
+        let Self { wire, judge, .. } = self;
+        drop(judge);
+        let link = wire.link().clone();
+        park(wire, &link);
+    }
+
+    /// Has hyper answer what is not whole; `None` if the connection ends or goes elsewhere with that.
+    async fn go_on(self, begun: Option<Box<Answering<S>>>) -> Option<Self> {
+        let Self {
+            entry,
+            judge,
+            wide,
+            wire,
+            ..
+        } = self;
+        let link = wire.link().clone();
+        let (wire, wide) = match converse(judge.for_hyper(begun), wire, &link, wide).await {
+            Turn::Again(wire) => (wire, wide),
+            Turn::ManyFields(wire) => (wire, true),
+            Turn::Over(end) => {
+                drop((entry, judge));
+                end.come(&link).await;
+                return None;
+            }
+        };
+        Some(Self {
+            entry,
+            judge,
+            watching: false,
+            wide,
+            wire,
+        })
+    }
 }
 
 /// Answers what has arrived and is whole; `None` if that is all that is to be done for now.
@@ -166,7 +216,6 @@ async fn attend<S: Service>(
 fn answer<S: Service>(
     judge: &mut Judge<S>,
     wire: &mut Wire,
-    link: &Link,
     cx: &mut Context<'_>,
 ) -> Option<Attended<S>> {
     let is_last = match whole::turn(judge, wire, cx) {
@@ -178,27 +227,55 @@ fn answer<S: Service>(
     if is_last {
         return Some(Attended::Cut);
     }
-    link.close_after_answer(false);
+    wire.link().close_after_answer(false);
     Some(Attended::Engine(None))
 }
 
 /// How a turn of talking to the client ended.
 enum Turn {
-    /// The socket is closed, or belongs to the program.
-    Ended,
-    /// Nothing is read, written or in flight.
-    Resting(Wire),
-    /// The same, but it is to go on at once: some of a next head is there, or hyper is to write in
-    /// another way.
+    /// Nothing is read, written or in flight, but it is to go on at once: some of a next head is there, or hyper is to
+    /// write in another way.
     Again(Wire),
-    /// The same, and there is an heir to take it.
-    Leaving(Wire, Bytes),
     /// A head had more fields than hyper takes without a larger table.
     ManyFields(Wire),
+    Over(End),
+}
+
+/// What becomes of a connection that has nothing more to say here.
+enum End {
+    /// The socket is closed, or belongs to the program.
+    Closed,
+    /// It waits for its client: nothing is read, written or in flight.
+    Parked(Wire),
+    /// The same, and there is an heir to take it.
+    Leaving(Wire, Bytes),
     /// What came is no request.
     Refused(Wire, Refusal),
     /// What came is no HTTP/1 either: bytes of something else, all of them.
     Other(Wire, Bytes),
+}
+
+impl End {
+    async fn come(self, link: &Arc<Link>) {
+        match self {
+            Self::Closed => {}
+            Self::Parked(wire) => park(wire, link),
+            Self::Leaving(wire, unread) => leave(wire, unread, link),
+            // Large futures, and few connections come here.
+            Self::Other(other, first) => Box::pin(handshake::other(other, first, link)).await,
+            Self::Refused(refused, refusal) => {
+                crate::note::malformed(link, refusal.status.as_u16());
+                tracing::debug!(
+                    peer = %link.entry.peer(),
+                    status = refusal.status.as_u16(),
+                    why = refusal.text.trim_end(),
+                    "not a request"
+                );
+                let linger = link.worker.shared.limits.close_linger;
+                Box::pin(refuse(refused, refusal, linger)).await;
+            }
+        }
+    }
 }
 
 /// The largest buffer that hyper grows for one direction of a connection, in bytes: enough for a
@@ -216,7 +293,7 @@ enum Stop {
 }
 
 async fn converse<S: Service>(
-    judge: Judge<S>,
+    judge: JudgeForHyper<S>,
     mut wire: Wire,
     link: &Arc<Link>,
     wide: bool,
@@ -248,8 +325,8 @@ async fn converse<S: Service>(
     let (facts, entry): (&Link, &Entry) = (link, &link.entry);
     let stop = poll_fn(|cx| {
         // With many connections this one's state is cold.
-        prefetch(entry);
-        prefetch(facts);
+        prefetch_first(entry, ENTRY_LINES);
+        prefetch_first(facts, LINK_LINES);
         prefetch(&connection);
         if !watching {
             link.entry.watch(cx.waker());
@@ -300,22 +377,22 @@ async fn converse<S: Service>(
         Stop::Finished(Err(_)) | Stop::Rest | Stop::Vectored | Stop::HeadTimeout => false,
     };
     if is_over {
-        return Turn::Ended;
+        return Turn::Over(End::Closed);
     }
     let Some(parts) = connection.into_parts() else {
-        return Turn::Ended;
+        return Turn::Over(End::Closed);
     };
     let (mut wire, unread) = (parts.io.into_inner(), parts.read_buf);
     match stop {
-        Stop::Finished(Ok(())) => Turn::Refused(wire, refusal::TOO_LARGE),
-        Stop::Cut => Turn::Ended,
+        Stop::Finished(Ok(())) => Turn::Over(End::Refused(wire, refusal::TOO_LARGE)),
+        Stop::Cut => Turn::Over(End::Closed),
         Stop::Finished(Err(error)) => failed(wire, unread, &error, link, wide),
         Stop::Rest => {
             let unread = wire.all_unread(unread);
             if unread.is_empty() {
-                Turn::Resting(wire)
+                Turn::Over(End::Parked(wire))
             } else if is_leaving(link, unread.len()) {
-                Turn::Leaving(wire, unread)
+                Turn::Over(End::Leaving(wire, unread))
             } else {
                 wire.unread(unread);
                 Turn::Again(wire)
@@ -325,10 +402,12 @@ async fn converse<S: Service>(
             wire.unread(unread);
             Turn::Again(wire)
         }
-        Stop::HeadTimeout if unread.contains(&b'\n') => Turn::Refused(wire, refusal::TOO_SLOW),
+        Stop::HeadTimeout if unread.contains(&b'\n') => {
+            Turn::Over(End::Refused(wire, refusal::TOO_SLOW))
+        }
         Stop::HeadTimeout => {
             tracing::debug!(peer = %link.entry.peer(), "no request line in time; closed");
-            Turn::Ended
+            Turn::Over(End::Closed)
         }
     }
 }
@@ -357,14 +436,14 @@ fn poll_deadline(link: &Link) -> Poll<Stop> {
 fn failed(mut wire: Wire, unread: Bytes, error: &hyper::Error, link: &Link, wide: bool) -> Turn {
     if link.entry.served() == 0 && handshake::is_other(&unread, wire.stream().is_tls()) {
         let all = wire.all_unread(unread);
-        return Turn::Other(wire, all);
+        return Turn::Over(End::Other(wire, all));
     }
     if link.is_head_too_large() {
-        return Turn::Refused(wire, refusal::TOO_LARGE);
+        return Turn::Over(End::Refused(wire, refusal::TOO_LARGE));
     }
     if !error.is_parse() {
         tracing::debug!(peer = %link.entry.peer(), %error, "connection failed");
-        return Turn::Ended;
+        return Turn::Over(End::Closed);
     }
     let head_taken = wire.is_head_taken(unread.len());
     // To try again with what follows a head would make a request of a body.
@@ -373,7 +452,7 @@ fn failed(mut wire: Wire, unread: Bytes, error: &hyper::Error, link: &Link, wide
         return Turn::ManyFields(wire);
     }
     let refusal = refusal::diagnose(error, &unread, wire.framing_lines(), head_taken);
-    Turn::Refused(wire, refusal)
+    Turn::Over(End::Refused(wire, refusal))
 }
 
 /// Hands the socket to the lot.

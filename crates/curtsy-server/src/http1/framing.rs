@@ -7,13 +7,16 @@
 
 use crate::http1::chunks::Chunks;
 use crate::http1::scan::{Head, Scan};
+use std::mem::offset_of;
 
+/// What is asked on each request comes first.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Framing {
-    scan: Scan,
     part: Part,
     /// Bytes of this request so far.
     bytes: u64,
+    scan: Scan,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,6 +38,9 @@ pub(crate) enum BodyLength {
 }
 
 impl Framing {
+    /// How much of it is asked on each request, in bytes from its beginning.
+    pub(crate) const TOUCHED: usize = offset_of!(Self, scan);
+
     /// Starts over, with another request.
     #[inline]
     pub(crate) fn restart(&mut self) {

@@ -30,39 +30,52 @@ use tracing::Instrument;
 
 /// One connection's service.
 pub(crate) struct Judge<S: Service> {
-    service: S,
     link: Arc<Link>,
+    service: S,
     /// What the program puts into each request of this connection.
     extensions: Option<Extensions>,
     /// Kept by handlers that outlive their client.
     seat: Arc<Seat>,
+}
+
+/// The same as hyper knows it.
+pub(crate) struct JudgeForHyper<S: Service> {
+    judge: Judge<S>,
     /// The answer, in the making or made, to the request that hyper is about to hand over.
     begun: Cell<Option<Box<Answering<S>>>>,
 }
 
 impl<S: Service> Judge<S> {
     pub(crate) fn new(service: S, link: Arc<Link>, seat: Arc<Seat>) -> Self {
-        let extensions = link.worker.shared.hooks.connection.as_ref().map(|hook| {
-            let mut extensions = Extensions::new();
-            hook(&link.info(), &mut extensions);
-            extensions
-        });
         Self {
-            service,
             link,
-            extensions,
+            service,
+            extensions: None,
             seat,
-            begun: Cell::new(None),
+        }
+    }
+
+    /// Asks the program for what it puts into each request of this connection, once. In the connection's own task, which
+    /// is all that ends if the program panics.
+    pub(crate) fn greet(&mut self) {
+        if let Some(hook) = &self.link.worker.shared.hooks.connection
+            && self.extensions.is_none()
+        {
+            let mut extensions = Extensions::new();
+            hook(&self.link.info(), &mut extensions);
+            self.extensions = Some(extensions);
         }
     }
 
     /// The same for hyper, with what was begun of an answer to the first request that it will find.
-    pub(crate) fn for_hyper(&self, begun: Option<Box<Answering<S>>>) -> Self {
-        Self {
-            service: self.service.clone(),
-            link: self.link.clone(),
-            extensions: self.extensions.clone(),
-            seat: self.seat.clone(),
+    pub(crate) fn for_hyper(&self, begun: Option<Box<Answering<S>>>) -> JudgeForHyper<S> {
+        JudgeForHyper {
+            judge: Self {
+                link: self.link.clone(),
+                service: self.service.clone(),
+                extensions: self.extensions.clone(),
+                seat: self.seat.clone(),
+            },
             begun: Cell::new(begun),
         }
     }
@@ -86,23 +99,24 @@ impl<S: Service> Judge<S> {
     }
 }
 
-impl<S: Service> hyper::service::Service<Request<Incoming>> for Judge<S> {
+impl<S: Service> hyper::service::Service<Request<Incoming>> for JudgeForHyper<S> {
     type Response = Response<Answer<S::Body>>;
     type Error = Infallible;
     type Future = Answering<S>;
 
     #[inline]
     fn call(&self, request: Request<Incoming>) -> Answering<S> {
+        let judge = &self.judge;
         match self.begun.take() {
             Some(begun) => {
-                self.link.forget_head();
+                judge.link.forget_head();
                 *begun
             }
             None => {
                 if request.extensions().get::<OnUpgrade>().is_some() {
-                    self.link.asked_to_switch();
+                    judge.link.asked_to_switch();
                 }
-                self.judge(request, &self.link, &self.seat)
+                judge.judge(request, &judge.link, &judge.seat)
             }
         }
     }

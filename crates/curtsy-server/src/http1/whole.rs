@@ -139,24 +139,28 @@ impl Desk {
         cx: &mut Context<'_>,
     ) -> Turn<S> {
         loop {
-            let mut bytes = wire.take_first();
-            if bytes.is_empty() {
-                // If nobody has any of it, from its beginning: that the processor has at hand.
-                if !self.input.try_reclaim(INPUT) && !self.input.try_reclaim(READ) {
-                    self.input = BytesMut::with_capacity(INPUT);
+            let mut bytes = match wire.take_first() {
+                Some(bytes) => bytes,
+                None => {
+                    // If nobody has any of it, from its beginning: that the processor has at hand.
+                    if !self.input.try_reclaim(INPUT) && !self.input.try_reclaim(READ) {
+                        self.input = BytesMut::with_capacity(INPUT);
+                    }
+                    match wire.poll_receive(cx, &mut self.input) {
+                        Poll::Pending => return Turn::Silent,
+                        Poll::Ready(Ok(1..)) => self.input.split().freeze(),
+                        Poll::Ready(Ok(0) | Err(_)) => return Turn::Ended,
+                    }
                 }
-                match wire.poll_receive(cx, &mut self.input) {
-                    Poll::Pending => return Turn::Silent,
-                    Poll::Ready(Ok(1..)) => bytes = self.input.split().freeze(),
-                    Poll::Ready(Ok(0) | Err(_)) => return Turn::Ended,
-                }
-            }
+            };
             let link = wire.link();
             link.bytes_read(clock::now());
             link.head_arrives();
             let step = self.answer_all(judge, wire, &mut bytes, cx);
             // Nobody reads on behind an answer that was the last.
-            if !matches!(step, Step::Closing) {
+            if bytes.is_empty() || matches!(step, Step::Closing) {
+                drop(bytes);
+            } else {
                 wire.keep_first(bytes);
             }
             let is_sent = self.send(wire, cx, matches!(step, Step::Closing));

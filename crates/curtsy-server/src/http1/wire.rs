@@ -24,7 +24,7 @@ use crate::stream::{Bare, Received, Stream};
 use bytes::{Buf, Bytes, BytesMut};
 use curtsy_lifecycle::Moment;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -41,7 +41,9 @@ pub(crate) const LARGE: usize = 16 << 10;
 /// How much is read at most while a request is in flight, in bytes: most heads fit.
 const AHEAD_MOST: usize = 2 << 10;
 
+/// What each request touches comes first, side by side: see [`Talk`](super::connection::Talk).
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Wire {
     // Before the seat: the socket closes first.
     stream: Stream,
@@ -49,10 +51,10 @@ pub(crate) struct Wire {
     /// Bytes that were read from the socket and not yet asked for.
     first: Bytes,
     held: Vec<u8>,
-    framing: Framing,
     /// How many requests the connection had had when hyper last had nothing left to write and
     /// the answer was complete.
     handed_over: u64,
+    framing: Framing,
     /// hyper wrote an answer of its own.
     swallowed: bool,
     /// hyper is to write from where things are, and copies nothing together.
@@ -61,6 +63,11 @@ pub(crate) struct Wire {
     lingering: Lingering,
     /// Shared with a handler that outlives its client.
     pub(crate) seat: Arc<Seat>,
+}
+
+impl Wire {
+    /// How much of it a request touches, in bytes from its beginning.
+    pub(crate) const TOUCHED: usize = offset_of!(Self, framing) + Framing::TOUCHED;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,10 +126,10 @@ impl Wire {
         &self.link
     }
 
-    /// What was read and not yet asked for.
+    /// What was read and not yet asked for, if anything was.
     #[inline]
-    pub(crate) fn take_first(&mut self) -> Bytes {
-        std::mem::take(&mut self.first)
+    pub(crate) fn take_first(&mut self) -> Option<Bytes> {
+        (!self.first.is_empty()).then(|| std::mem::take(&mut self.first))
     }
 
     /// Keeps what is to be asked for next; nothing may be there.

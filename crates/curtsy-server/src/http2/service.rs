@@ -33,8 +33,10 @@ pub(crate) struct Streams<S: Service> {
 
 impl<S: Service> Streams<S> {
     pub(crate) fn new(service: S, carrier: Arc<Carrier>, seat: Arc<Seat>) -> Self {
+        let mut judge = Judge::new(service, carrier.link.clone(), seat.clone());
+        judge.greet();
         Self {
-            judge: Judge::new(service, carrier.link.clone(), seat.clone()),
+            judge,
             carrier,
             seat,
             berth: RefCell::default(),
