@@ -146,13 +146,14 @@ impl<S: Service> Talk<S> {
             watching,
             ..
         } = self;
-        let link = wire.link();
-        prefetch_first(&**link, LINK_LINES);
+        // Through the judge, which is nearer than the wire.
+        prefetch_first(judge.link(), LINK_LINES);
         if !*watching {
-            link.entry.watch(cx.waker());
+            judge.link().entry.watch(cx.waker());
             judge.greet();
             *watching = true;
         }
+        let link = judge.link();
         let orders = link.orders();
         if link.entry.is_killed() || orders & Orders::CUT != 0 {
             return Poll::Ready(Attended::Cut);

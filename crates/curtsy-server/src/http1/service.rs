@@ -55,6 +55,11 @@ impl<S: Service> Judge<S> {
         }
     }
 
+    #[inline]
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
     /// Asks the program for what it puts into each request of this connection, once. In the connection's own task, which
     /// is all that ends if the program panics.
     pub(crate) fn greet(&mut self) {
