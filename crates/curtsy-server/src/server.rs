@@ -25,6 +25,7 @@ use http::Extensions;
 use std::fmt;
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -521,12 +522,17 @@ impl Builder {
     }
 
     /// Calls `hook` with every change of a connection's state, on the thread that serves it. Keep
-    /// it short.
+    /// it short. A panic in it is logged, and changes nothing for the connection.
     pub fn on_connection_state<F>(mut self, hook: F) -> Self
     where
         F: Fn(&ConnectionInfo, State) + Send + Sync + 'static,
     {
-        self.hooks.state = Some(Arc::new(hook));
+        // It is called where connections are accepted and where they are dropped: neither may panic.
+        self.hooks.state = Some(Arc::new(move |connection: &ConnectionInfo, state| {
+            if catch_unwind(AssertUnwindSafe(|| hook(connection, state))).is_err() {
+                tracing::error!(%state, "the hook for connections' states panicked");
+            }
+        }));
         self
     }
 
@@ -548,7 +554,7 @@ impl Builder {
 
     /// Calls `hook` for each connection; what it puts into the extensions goes into each of the
     /// connection's requests. The listener is known by [`ConnectionInfo::listener`]. A connection
-    /// that rested for long is asked again.
+    /// that rested for long is asked again. A panic in the hook ends that connection alone.
     pub fn on_connection<F>(mut self, hook: F) -> Self
     where
         F: Fn(&ConnectionInfo, &mut Extensions) + Send + Sync + 'static,

@@ -9,6 +9,7 @@ mod support;
 
 use curtsy_server::{DrainPolicy, Limits, OnDisconnect, Outcome, Phase, Server, State};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{App, Client, Running, at_once, ms, not_within, request, serve, serve_with, soon};
@@ -283,6 +284,43 @@ async fn row_17_listeners_and_connections_put_values_into_requests() {
     assert!(server.ended().await.is_drained());
     assert!(!path.exists(), "the path outlives its server");
     assert!(tokio::net::TcpStream::connect(second).await.is_err());
+}
+
+#[tokio::test]
+async fn a_hook_for_connections_that_panics_ends_that_connection_alone() {
+    let calls = AtomicUsize::new(0);
+    let server = serve_with(|builder| {
+        builder.on_connection(move |_, _| {
+            let earlier = calls.fetch_add(1, Ordering::Relaxed);
+            assert_ne!(earlier, 1, "as it should");
+        })
+    })
+    .await;
+    let mut before = server.client().await;
+    assert_eq!(before.get("/hello").await.status, 200);
+    // It never gets as far as a request.
+    server.client().await.is_cut().await;
+    server.serves_others().await;
+    assert_eq!(before.get("/hello").await.status, 200);
+    server
+        .until("the others are left", |now| now.counts.total() == 1)
+        .await;
+    assert!(server.drain().await.is_drained());
+}
+
+#[tokio::test]
+async fn a_hook_for_states_that_panics_changes_nothing() {
+    let server = serve_with(|builder| {
+        builder.on_connection_state(|_, state| panic!("as it should, at {state}"))
+    })
+    .await;
+    let mut client = server.client().await;
+    assert_eq!(client.get("/hello").await.status, 200);
+    server.serves_others().await;
+    assert_eq!(client.get("/hello").await.status, 200);
+    drop(client);
+    server.until("gone", |now| now.counts.total() == 0).await;
+    assert!(server.drain().await.is_drained());
 }
 
 #[tokio::test]

@@ -77,8 +77,8 @@ pub(crate) enum Serving<S: Service> {
     Over,
 }
 
-/// A connection that is attended to: what it says is answered where it is whole. All of it is read for each request,
-/// and cold where there are many of them.
+/// A connection that is attended to: what it says is answered where it is whole. Most of it is read for each request, and
+/// cold where there are many connections; the rest of the wire comes last.
 #[repr(C)]
 pub(crate) struct Talk<S: Service> {
     /// Of the link, and near at hand.
@@ -198,7 +198,7 @@ impl<S: Service> Talk<S> {
             Turn::ManyFields(wire) => (wire, true),
             Turn::Over(end) => {
                 drop((entry, judge));
-                end.come(&link).await;
+                end.carry_out(&link).await;
                 return None;
             }
         };
@@ -257,7 +257,7 @@ enum End {
 }
 
 impl End {
-    async fn come(self, link: &Arc<Link>) {
+    async fn carry_out(self, link: &Arc<Link>) {
         match self {
             Self::Closed => {}
             Self::Parked(wire) => park(wire, link),
