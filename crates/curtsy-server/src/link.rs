@@ -8,10 +8,12 @@
 //! answer was wholly flushed and its request's body read to its end.
 
 use crate::clock;
+use crate::hooks::StateHook;
 use crate::http1::{BodyLength, Head};
 use crate::shared::OnDisconnect;
 use crate::worker::Worker;
 use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, Origin, State};
+use curtsy_sys::hint::unlikely;
 use hyper::body::Incoming;
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -176,7 +178,7 @@ impl Link {
     }
 
     /// The standing orders: to all of the server's connections, and to those of its origin.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn orders(&self) -> u32 {
         self.worker.orders(&self.entry, &self.origin)
     }
@@ -214,7 +216,7 @@ impl Link {
     }
 
     /// The bytes that arrived last are of a head.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn head_arrives(&self) {
         if self.stage() == Stage::Waiting && self.entry.state().is_waiting() {
             let read = self.last_read.load(Ordering::Relaxed);
@@ -229,7 +231,7 @@ impl Link {
     /// So many bytes came from the socket.
     #[inline]
     pub(crate) fn wire_received(&self, bytes: usize) {
-        match self.is_switching() {
+        match unlikely(self.is_switching()) {
             false => self.worker.tally.received(bytes),
             true => self.worker.tally.received_upgraded(bytes),
         }
@@ -238,7 +240,7 @@ impl Link {
     /// So many bytes went to the socket.
     #[inline]
     pub(crate) fn wire_sent(&self, bytes: usize) {
-        match self.is_switching() {
+        match unlikely(self.is_switching()) {
             false => self.worker.tally.sent(bytes),
             true => self.worker.tally.sent_upgraded(bytes),
         }
@@ -253,7 +255,7 @@ impl Link {
     }
 
     /// Everything written so far has gone to the kernel.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn flushed(&self, now: Option<Moment>) {
         if self.stage() == Stage::Answered && !self.is_body_open() && !self.is_switching() {
             self.set_stage(Stage::Waiting);
@@ -324,18 +326,15 @@ impl Link {
         self.large.load(Ordering::Relaxed)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write_blocked(&self, blocked: bool) {
-        let since = match (blocked, self.write_blocked_since()) {
-            (true, Some(_)) | (false, None) => return,
-            (true, None) => clock::now().as_millis(),
-            (false, Some(_)) => 0,
-        };
-        self.write_blocked_since.store(since, Ordering::Relaxed);
+        if unlikely(blocked != self.write_blocked_since().is_some()) {
+            self.write_blocked_at(blocked.then(clock::now));
+        }
     }
 
     /// Since when it is the client who is waited for; `None` if it is not.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn write_blocked_at(&self, since: Option<Moment>) {
         let since = since.map_or(0, Moment::as_millis);
         self.write_blocked_since.store(since, Ordering::Relaxed);
@@ -350,7 +349,7 @@ impl Link {
     // ---- what the service says
 
     /// A request was parsed and goes to the service.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn called(&self, method: &str, target: &[u8], body: BodyLength) {
         let length = match body {
             BodyLength::Known(length) => length,
@@ -374,14 +373,14 @@ impl Link {
         self.set_stage(Stage::Answered);
         let unflushed = self.unflushed.load(Ordering::Relaxed);
         self.unflushed.store(unflushed + 1, Ordering::Relaxed);
-        if self.entry.is_stream() {
+        if unlikely(self.entry.is_stream()) {
             // Nobody tells when one of many is flushed.
             self.count_answers(clock::now());
         }
     }
 
     /// Notes how long the answers took that are complete.
-    #[inline]
+    #[inline(always)]
     fn count_answers(&self, now: Moment) {
         let answers = self.unflushed.load(Ordering::Relaxed);
         if answers > 0 {
@@ -566,11 +565,15 @@ impl Link {
     }
 
     /// Tells the program's hook the current state, if it was not told yet.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn report(&self) {
-        let Some(hook) = &self.worker.shared.hooks.state else {
-            return;
-        };
+        if let Some(hook) = &self.worker.shared.hooks.state {
+            self.report_to(hook);
+        }
+    }
+
+    #[cold]
+    fn report_to(&self, hook: &StateHook) {
         if self.entry.is_stream() {
             return;
         }

@@ -19,7 +19,9 @@ use crate::control::{Latency as Quantiles, Requests};
 use crate::restart::{RestartHook, RestartStep};
 use crate::shared::Shared;
 use curtsy_lifecycle::{Ending, Moment, Snapshot};
+use curtsy_sys::hint::unlikely;
 use std::cell::Cell;
+use std::hint::cold_path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -166,11 +168,15 @@ impl Tally {
                 let before = counter.load(Ordering::Relaxed);
                 counter.store(before + more, Ordering::Relaxed);
             }
-            None => self.add_anywhere(which, more),
+            None => {
+                cold_path();
+                self.add_anywhere(which, more);
+            }
         }
     }
 
     /// Adds on any thread.
+    #[inline(never)]
     fn add_anywhere(&self, which: impl Fn(&Counters) -> &AtomicU64, more: u64) {
         let place = PLACE.get() % self.open.len();
         which(&self.open[place].0).fetch_add(more, Ordering::Relaxed);
@@ -196,12 +202,12 @@ impl Tally {
     pub(crate) fn took(&self, since: Option<Moment>, now: Moment, answers: u64) {
         let Some(since) = since else { return };
         let ms = now.as_millis().saturating_sub(since.as_millis());
-        let bucket = match ms <= BOUNDS_MS[0] {
-            true => 0,
-            false => BOUNDS_MS.partition_point(|bound| *bound < ms),
+        let bucket = match unlikely(ms > BOUNDS_MS[0]) {
+            false => 0,
+            true => BOUNDS_MS.partition_point(|bound| *bound < ms),
         };
         self.add(|block| &block.latencies[bucket], answers);
-        if ms > 0 {
+        if unlikely(ms > 0) {
             self.add(|block| &block.latency_ms, ms * answers);
         }
     }

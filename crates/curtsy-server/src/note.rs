@@ -8,7 +8,7 @@ use crate::access_log::{Exchange, Outcome};
 use crate::link::Link;
 use crate::trace::TraceParent;
 use http::header::{REFERER, USER_AGENT};
-use http::{Request, Response};
+use http::{Request, StatusCode};
 use std::time::{Instant, SystemTime};
 use tracing::field::Empty;
 use tracing::span::Entered;
@@ -30,7 +30,7 @@ struct Line {
 
 impl Note {
     /// Begins a note of `request`, if somebody wants one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin<B>(link: &Link, request: &mut Request<B>) -> Option<Box<Self>> {
         let wants_span = tracing::enabled!(target: "curtsy::request", Level::INFO);
         if !wants_span && link.worker.shared.access_log.get().is_none() {
@@ -79,8 +79,8 @@ impl Note {
     }
 
     /// The answer's head is made.
-    pub(crate) fn answered<B>(&mut self, answer: &Response<B>) {
-        let status = answer.status().as_u16();
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        let status = status.as_u16();
         self.span.record("http.response.status_code", status);
         if let Some(exchange) = self.exchange() {
             exchange.outcome.status = Some(status);

@@ -2,6 +2,7 @@
 
 use crate::body::Body;
 use crate::link::Link;
+use curtsy_sys::pooled::Pooled;
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -31,7 +32,8 @@ pub trait Service: Clone + Send + 'static {
     fn call(&mut self, request: Arrived<'_>) -> Self::Future;
 
     /// Takes a request that has arrived to its end; `None` if it takes none but hyper's.
-    fn call_whole(&mut self, request: Request<Body>) -> Option<Self::Future>;
+    #[doc(hidden)]
+    fn call_whole(&mut self, request: Request<Body>) -> Option<Pooled<Self::Future>>;
 
     /// Whether it takes requests that have arrived to their end.
     const TAKES_WHOLE: bool;
@@ -146,9 +148,9 @@ where
         self.0.call(request.into_request())
     }
 
-    #[inline]
-    fn call_whole(&mut self, request: Request<Body>) -> Option<S::Future> {
-        Some(self.0.call(request))
+    #[inline(always)]
+    fn call_whole(&mut self, request: Request<Body>) -> Option<Pooled<S::Future>> {
+        Some(Pooled::new(self.0.call(request)))
     }
 
     const TAKES_WHOLE: bool = true;
@@ -199,9 +201,9 @@ where
         self.0.call(request.into_request())
     }
 
-    #[inline]
-    fn call_whole(&mut self, request: Request<Body>) -> Option<S::Future> {
-        Some(self.0.call(request))
+    #[inline(always)]
+    fn call_whole(&mut self, request: Request<Body>) -> Option<Pooled<S::Future>> {
+        Some(Pooled::new(self.0.call(request)))
     }
 
     const TAKES_WHOLE: bool = true;
@@ -241,7 +243,7 @@ where
         self.0.call(request.into_incoming())
     }
 
-    fn call_whole(&mut self, _: Request<Body>) -> Option<S::Future> {
+    fn call_whole(&mut self, _: Request<Body>) -> Option<Pooled<S::Future>> {
         None
     }
 

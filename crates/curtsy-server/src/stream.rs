@@ -110,14 +110,14 @@ impl Stream {
     ///
     /// It is tried from here, not from within the runtime: as near to the call as it goes, because what the kernel does
     /// makes the processor forget where a deep stack returns to.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut BytesMut,
     ) -> Poll<io::Result<usize>> {
         let Self::Tcp(stream) = self else {
-            return pin!(self.read_buf(buf)).poll(cx);
+            return self.poll_receive_other(cx, buf);
         };
         loop {
             ready!(stream.poll_read_ready(cx))?;
@@ -141,8 +141,17 @@ impl Stream {
         }
     }
 
+    #[inline(never)]
+    fn poll_receive_other(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        pin!(self.read_buf(buf)).poll(cx)
+    }
+
     /// Sends what the socket takes of it at once, for a socket that a runtime watches; from here, for the same reason.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn try_send(&self, buf: &[u8]) -> Option<usize> {
         match self {
             // Whoever tries again learns why not.
@@ -262,7 +271,7 @@ impl Stream {
 }
 
 /// Sends what the socket takes at once.
-#[inline]
+#[inline(always)]
 fn try_send(stream: &TcpStream, buf: &[u8], flags: SendFlags) -> io::Result<usize> {
     stream.try_io(Interest::WRITABLE, || {
         send(stream, buf, SendFlags::NOSIGNAL | flags).map_err(Into::into)

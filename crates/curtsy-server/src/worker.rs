@@ -14,6 +14,7 @@ use crate::stream::Stream;
 use crate::wheel::Wheel;
 use bytes::Bytes;
 use curtsy_lifecycle::{Address, Arrival, ConnectionInfo, Entry, Ledger, Moment, Origin, State};
+use curtsy_sys::hint::unlikely;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -90,10 +91,10 @@ impl Worker {
     #[inline]
     pub(crate) fn orders(&self, entry: &Entry, origin: &Origin) -> u32 {
         let orders = self.shared.orders.current() | origin.orders();
-        if orders & Orders::HAND_OVER == 0 {
-            return orders;
+        match unlikely(orders & Orders::HAND_OVER != 0) {
+            false => orders,
+            true => orders_beside_heir(orders, entry),
         }
-        orders_beside_heir(orders, entry)
     }
 
     /// Takes a connection that was just accepted.

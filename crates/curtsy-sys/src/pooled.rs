@@ -7,10 +7,12 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::fmt;
+use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::ptr::NonNull;
+use std::task::{Context, Poll};
 
 /// How much memory a thread keeps for its next boxes, in bytes. What is freed beyond it goes back to the allocator.
 const KEPT_MOST: usize = 64 << 10;
@@ -26,12 +28,15 @@ const KEPT_MOST: usize = 64 << 10;
 /// ```
 pub struct Pooled<T>(NonNull<T>, PhantomData<T>);
 
+// It does not move what is in it, wherever it goes itself.
+impl<T> Unpin for Pooled<T> {}
+
 // SAFETY: it owns the value as a `Box` does; its memory may be freed on any thread, and is then kept there.
 unsafe impl<T: Send> Send for Pooled<T> {}
 
 impl<T> Pooled<T> {
     /// Boxes a value.
-    #[inline]
+    #[inline(always)]
     pub fn new(value: T) -> Self {
         let place: NonNull<T> = take(Layout::new::<T>()).cast();
         // SAFETY: the memory is allocated for a `T`, and nobody else refers to it.
@@ -40,10 +45,19 @@ impl<T> Pooled<T> {
     }
 
     /// What is in it, which stays where it is until it is dropped.
-    #[inline]
+    #[inline(always)]
     pub fn as_mut(&mut self) -> Pin<&mut T> {
         // SAFETY: the value is there until this is dropped, and is dropped in place.
         unsafe { Pin::new_unchecked(self.0.as_mut()) }
+    }
+}
+
+impl<T: Future> Future for Pooled<T> {
+    type Output = T::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T::Output> {
+        self.get_mut().as_mut().poll(cx)
     }
 }
 
@@ -105,7 +119,7 @@ thread_local! {
 }
 
 /// Memory of that layout: what was given back lately on this thread, if there is some.
-#[inline]
+#[inline(always)]
 fn take(layout: Layout) -> NonNull<u8> {
     if layout.size() == 0 {
         return layout.dangling_ptr();

@@ -71,41 +71,24 @@ impl Demo {
 
 type Answer = Response<DemoBody>;
 
-/// An answer in the making: as small as can be, because it is moved, and answers are large.
+/// An answer, or one in the making.
 pub(crate) enum Answering {
-    /// With the memory of the request's fields, for its own.
-    Brief(StatusCode, Bytes, HeaderMap),
-    Big(u64),
-    Echo(Body, Option<HeaderValue>),
-    There(Box<Answer>),
+    There(Option<Answer>),
     Making(Pin<Box<dyn Future<Output = Answer> + Send>>),
-    Answered,
 }
 
 impl Future for Answering {
     type Output = Result<Answer, Infallible>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        if let Self::Making(answer) = this {
-            return answer.as_mut().poll(cx).map(Ok);
+        match self.get_mut() {
+            // Nobody polls again.
+            Self::There(answer) => answer
+                .take()
+                .map_or(Poll::Pending, |it| Poll::Ready(Ok(it))),
+            Self::Making(answer) => answer.as_mut().poll(cx).map(Ok),
         }
-        Poll::Ready(Ok(match std::mem::replace(this, Self::Answered) {
-            Self::Brief(status, bytes, mut fields) => {
-                fields.clear();
-                text_in(fields, status, bytes)
-            }
-            Self::Big(bytes) => big(bytes),
-            Self::Echo(body, kind) => {
-                let mut answer = Response::new(DemoBody::Echo(body));
-                if let Some(kind) = kind {
-                    answer.headers_mut().insert(CONTENT_TYPE, kind);
-                }
-                answer
-            }
-            Self::There(answer) => *answer,
-            Self::Making(_) | Self::Answered => return Poll::Pending,
-        }))
     }
 }
 
@@ -118,27 +101,24 @@ impl tower_service::Service<Request<Body>> for Demo {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Answering {
+    fn call(&mut self, mut request: Request<Body>) -> Answering {
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         let post = request.method() == Method::POST;
         match request.uri().path() {
-            "/" if get => brief(request, StatusCode::OK, HELLO),
-            "/pid" if get => brief(request, StatusCode::OK, self.identity),
+            "/" if get => brief(&mut request, StatusCode::OK, HELLO),
+            "/pid" if get => brief(&mut request, StatusCode::OK, self.identity),
             "/slow" if get => match number(&request, "ms", 1000, SLOW_MOST_MS) {
                 Ok(ms) => making(async move {
                     sleep(Duration::from_millis(ms)).await;
                     text(StatusCode::OK, format!("slept {ms} ms\n"))
                 }),
-                Err(why) => brief(request, StatusCode::BAD_REQUEST, why),
+                Err(why) => brief(&mut request, StatusCode::BAD_REQUEST, why),
             },
             "/big" if get => match number(&request, "bytes", 1 << 20, BIG_MOST_BYTES) {
-                Ok(bytes) => Answering::Big(bytes),
-                Err(why) => brief(request, StatusCode::BAD_REQUEST, why),
+                Ok(bytes) => there(big(bytes)),
+                Err(why) => brief(&mut request, StatusCode::BAD_REQUEST, why),
             },
-            "/echo" if post => {
-                let kind = request.headers().get(CONTENT_TYPE).cloned();
-                Answering::Echo(request.into_body(), kind)
-            }
+            "/echo" if post => there(echo(request)),
             "/upload" if post => making(upload(request.into_body())),
             "/events" if get => {
                 let draining = request.body().connection().map(|c| c.draining());
@@ -148,18 +128,22 @@ impl tower_service::Service<Request<Body>> for Demo {
             "/panic" => making(async { panic!("asked for by /panic") }),
             "/" | "/pid" | "/slow" | "/big" | "/events" | "/ws" => not_allowed("GET, HEAD"),
             "/echo" | "/upload" => not_allowed("POST"),
-            _ => brief(request, StatusCode::NOT_FOUND, "no such page\n"),
+            _ => brief(&mut request, StatusCode::NOT_FOUND, "no such page\n"),
         }
     }
 }
 
+/// A short text, in the memory of the request's fields.
 #[inline]
-fn brief(request: Request<Body>, status: StatusCode, text: impl Into<Bytes>) -> Answering {
-    Answering::Brief(status, text.into(), request.into_parts().0.headers)
+fn brief(request: &mut Request<Body>, status: StatusCode, text: impl Into<Bytes>) -> Answering {
+    let mut fields = std::mem::take(request.headers_mut());
+    fields.clear();
+    Answering::There(Some(text_in(fields, status, text)))
 }
 
+#[inline]
 fn there(answer: Answer) -> Answering {
-    Answering::There(Box::new(answer))
+    Answering::There(Some(answer))
 }
 
 fn making(answer: impl Future<Output = Answer> + Send + 'static) -> Answering {
@@ -205,6 +189,16 @@ fn number(request: &Request<Body>, name: &str, default: u64, most: u64) -> Resul
         Some(Ok(number)) if number <= most => Ok(number),
         Some(_) => Err(format!("{name} must be a number from 0 to {most}\n")),
     }
+}
+
+fn echo(request: Request<Body>) -> Answer {
+    let (mut parts, body) = request.into_parts();
+    let kind = parts.headers.remove(CONTENT_TYPE);
+    let mut answer = Response::new(DemoBody::Echo(body));
+    if let Some(kind) = kind {
+        answer.headers_mut().insert(CONTENT_TYPE, kind);
+    }
+    answer
 }
 
 fn big(bytes: u64) -> Answer {

@@ -10,6 +10,7 @@ use crate::service::BoxError;
 use bytes::{Buf, Bytes};
 use curtsy_sys::pooled::Pooled;
 use http_body::{Body, Frame, SizeHint};
+use std::hint::cold_path;
 use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -35,21 +36,13 @@ pin_project_lite::pin_project! {
 }
 
 /// What a body gave when it was asked whether it is whole, and the size that it promised.
-struct Seen<D> {
+pub(crate) struct Seen<D> {
     frame: Part<D>,
     size: u64,
 }
 
 /// What a body gives when it is asked: the next part of it, or its end.
 type Part<D> = Option<Result<Frame<D>, BoxError>>;
-
-/// A body that was asked whether it is whole.
-pub(crate) enum Asked<'a, B: Body> {
-    /// It is: all of it, with what is to be kept until that was sent.
-    Whole(B::Data, Pooled<B>, Complete<&'a Arc<Link>>),
-    /// It is as if nobody had asked.
-    Other(Answer<B>),
-}
 
 /// Says on drop that the answer is complete. A field of its own, because a pinned projection's
 /// owner may not implement `Drop`.
@@ -67,7 +60,7 @@ impl<L: AsRef<Link>> Drop for Complete<L> {
     }
 }
 
-impl<'a> Complete<&'a Arc<Link>> {
+impl Complete<&Arc<Link>> {
     /// The same for an answer that goes on.
     pub(crate) fn keep(mut self) -> Complete {
         let (link, note) = (self.0.clone(), self.1.take());
@@ -76,43 +69,41 @@ impl<'a> Complete<&'a Arc<Link>> {
         Complete(link, note)
     }
 
-    /// Asks a body whether it is in one piece of that size, which it promised.
-    #[inline]
-    pub(crate) fn ask<B>(mut self, body: B, size: u64, cx: &mut Context<'_>) -> Asked<'a, B>
+    /// Asks a body for all of it, in one piece of that size, which it promised; or it gave something else, if anything.
+    #[inline(always)]
+    pub(crate) fn ask<B>(
+        &mut self,
+        body: &mut Pooled<B>,
+        size: u64,
+        cx: &mut Context<'_>,
+    ) -> Result<B::Data, Option<Seen<B::Data>>>
     where
         B: Body<Error: Into<BoxError>>,
     {
-        // Where it can be looked at, and moved afterwards.
-        let mut body = Pooled::new(body);
-        let seen = match self.poll_frame(body.as_mut(), cx) {
+        let frame = match self.poll_frame(body.as_mut(), cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) if data.remaining() as u64 == size => {
-                    return Asked::Whole(data, body, self);
-                }
-                Ok(data) => Some(Some(Ok(Frame::data(data)))),
-                Err(frame) => Some(Some(Ok(frame))),
+                Ok(data) if data.remaining() as u64 == size => return Ok(data),
+                Ok(data) => Some(Ok(Frame::data(data))),
+                Err(frame) => Some(Ok(frame)),
             },
-            Poll::Ready(other) => Some(other),
-            Poll::Pending => None,
+            Poll::Ready(other) => other,
+            Poll::Pending => return Err(None),
         };
-        let seen = seen.map(|frame| Seen { frame, size });
-        Asked::Other(Answer {
-            inner: Inner::Settled { body, seen },
-            complete: self.keep(),
-        })
+        cold_path();
+        Err(Some(Seen { frame, size }))
     }
 }
 
 impl<L: AsRef<Link>> Complete<L> {
     /// The answer's head is made.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(link: L, note: Option<Box<Note>>) -> Self {
         link.as_ref().set_stage(Stage::Answering);
         Self(link, note)
     }
 
     /// Asks the service's body for the next part of it.
-    #[inline]
+    #[inline(always)]
     fn poll_frame<B>(&mut self, body: Pin<&mut B>, cx: &mut Context<'_>) -> Poll<Part<B::Data>>
     where
         B: Body<Error: Into<BoxError>>,
@@ -144,6 +135,18 @@ impl<B: Body> Answer<B> {
     pub(crate) fn new(body: B, complete: Complete) -> Self {
         Self {
             inner: Inner::Service { body },
+            complete,
+        }
+    }
+
+    /// With a body that stays where it is, and with what it gave when it was asked for all of it.
+    pub(crate) fn settled(
+        body: Pooled<B>,
+        seen: Option<Seen<B::Data>>,
+        complete: Complete,
+    ) -> Self {
+        Self {
+            inner: Inner::Settled { body, seen },
             complete,
         }
     }

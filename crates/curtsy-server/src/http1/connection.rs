@@ -25,12 +25,14 @@ use crate::wheel;
 use crate::worker::{Fresh, Worker};
 use bytes::Bytes;
 use curtsy_lifecycle::{Entry, Moment, State};
+use curtsy_sys::hint::unlikely;
 use curtsy_sys::prefetch::{prefetch, prefetch_first};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::future::{Future, poll_fn};
+use std::hint::cold_path;
 use std::mem::offset_of;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -113,12 +115,14 @@ impl<S: Service> Future for Serving<S> {
             let attended = match this {
                 Self::Attending(talk) => ready!(talk.poll_attended(cx)),
                 Self::Aside(aside) => {
+                    cold_path();
                     let back = ready!(aside.as_mut().poll(cx));
                     *this = back.map_or(Self::Over, Self::Attending);
                     continue;
                 }
                 Self::Over => return Poll::Ready(()),
             };
+            cold_path();
             if let Self::Attending(talk) = std::mem::replace(this, Self::Over) {
                 match attended {
                     // In a box of its own: most connections get by without it.
@@ -136,7 +140,7 @@ impl<S: Service> Talk<S> {
     const LINES: usize = 1 + (offset_of!(Self, wire) + Wire::TOUCHED) / 64;
 
     /// Waits for what the client says, before any buffer is made for it, and answers what is whole.
-    #[inline]
+    #[inline(always)]
     fn poll_attended(&mut self, cx: &mut Context<'_>) -> Poll<Attended<S>> {
         prefetch_first(self, Self::LINES);
         prefetch_first(&*self.entry, ENTRY_LINES);
@@ -148,14 +152,14 @@ impl<S: Service> Talk<S> {
         } = self;
         // Through the judge, which is nearer than the wire.
         prefetch_first(judge.link(), LINK_LINES);
-        if !*watching {
+        if unlikely(!*watching) {
             judge.link().entry.watch(cx.waker());
             judge.greet();
             *watching = true;
         }
         let link = judge.link();
         let orders = link.orders();
-        if link.entry.is_killed() || orders & Orders::CUT != 0 {
+        if unlikely(link.entry.is_killed() || orders & Orders::CUT != 0) {
             return Poll::Ready(Attended::Cut);
         }
         if S::TAKES_WHOLE {
@@ -167,7 +171,7 @@ impl<S: Service> Talk<S> {
         }
         let link = wire.link();
         link.report();
-        if orders & (Orders::DRAIN | Orders::CLOSE_IDLE | Orders::HAND_OVER) != 0 {
+        if unlikely(orders & (Orders::DRAIN | Orders::CLOSE_IDLE | Orders::HAND_OVER) != 0) {
             return Poll::Ready(Attended::Lasting);
         }
         match next_due(link) {
@@ -213,7 +217,7 @@ impl<S: Service> Talk<S> {
 }
 
 /// Answers what has arrived and is whole; `None` if that is all that is to be done for now.
-#[inline]
+#[inline(always)]
 fn answer<S: Service>(
     judge: &mut Judge<S>,
     wire: &mut Wire,
@@ -509,11 +513,12 @@ fn leave(wire: Wire, unread: Bytes, link: &Arc<Link>) {
 }
 
 /// Ready if `at` has come; else the task is woken then, or before.
-#[inline]
+#[inline(always)]
 fn poll_alarm(link: &Link, at: Moment) -> Poll<()> {
     if wheel::is_set(&link.entry, at) {
         return Poll::Pending;
     }
+    cold_path();
     if clock::now() >= at {
         return Poll::Ready(());
     }
@@ -521,7 +526,7 @@ fn poll_alarm(link: &Link, at: Moment) -> Poll<()> {
     Poll::Pending
 }
 
-#[inline]
+#[inline(always)]
 fn next_due(link: &Link) -> Option<(Moment, Due)> {
     let limits = &link.worker.shared.limits;
     let entry = &link.entry;
@@ -529,9 +534,11 @@ fn next_due(link: &Link) -> Option<(Moment, Due)> {
         // Where each request ends.
         return Some((deadlines::park_at(limits, entry.since()), Due::Park));
     }
+    cold_path();
     deadlines::next(limits, &situation(link))
 }
 
+#[inline(never)]
 fn situation(link: &Link) -> Situation {
     let entry = &link.entry;
     Situation {

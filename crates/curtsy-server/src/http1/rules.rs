@@ -2,8 +2,10 @@
 
 use crate::http1::scan::Head;
 use crate::limits::Limits;
+use curtsy_sys::hint::unlikely;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, Request, StatusCode, Version};
+use std::hint::cold_path;
 
 /// Why a request is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub(crate) enum Verdict {
 }
 
 /// Judges a request whose head came over the wire like `head`.
-#[inline]
+#[inline(always)]
 pub(crate) fn judge<B>(
     request: &Request<B>,
     has_body: bool,
@@ -39,9 +41,10 @@ pub(crate) fn judge<B>(
 ) -> Verdict {
     let headers = request.headers();
     if let Err(refusal) = host(request) {
+        cold_path();
         return Verdict::Refuse(refusal);
     }
-    if head != Head::Plain
+    if unlikely(head != Head::Plain)
         && let Some(expect) = headers.get(EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
@@ -50,17 +53,19 @@ pub(crate) fn judge<B>(
             "this server meets no expectation but 100-continue\n",
         ));
     }
-    if has_body && let Err(refusal) = body(headers, head, limits) {
+    if unlikely(has_body)
+        && let Err(refusal) = body(headers, head, limits)
+    {
         return Verdict::Refuse(refusal);
     }
-    if request.method() == Method::OPTIONS && request.uri().path() == "*" {
+    if unlikely(request.method() == Method::OPTIONS) && request.uri().path() == "*" {
         return Verdict::Options;
     }
     Verdict::Serve
 }
 
 /// RFC 9112, section 3.2: exactly one `Host` in HTTP/1.1, and a valid one.
-#[inline]
+#[inline(always)]
 fn host<B>(request: &Request<B>) -> Result<(), Refusal> {
     let bad = |text| Err(Refusal::new(StatusCode::BAD_REQUEST, text));
     let headers = request.headers();
@@ -69,7 +74,10 @@ fn host<B>(request: &Request<B>) -> Result<(), Refusal> {
     // Where most clients put it, it need not be looked up.
     let host = match headers.iter().next() {
         Some((name, value)) if *name == HOST => Some(value),
-        Some(_) | None => headers.get(HOST),
+        Some(_) | None => {
+            cold_path();
+            headers.get(HOST)
+        }
     };
     match host {
         None if request.version() == Version::HTTP_10 => Ok(()),
@@ -78,7 +86,7 @@ fn host<B>(request: &Request<B>) -> Result<(), Refusal> {
             Ok(())
         }
         None => bad("the Host header is missing\n"),
-        Some(_) if may_repeat && headers.get_all(HOST).iter().count() > 1 => {
+        Some(_) if unlikely(may_repeat) && headers.get_all(HOST).iter().count() > 1 => {
             bad("there is more than one Host header\n")
         }
         Some(host) if is_host(host.as_bytes()) => Ok(()),

@@ -12,15 +12,17 @@ use crate::seat::Seat;
 use crate::service::{Arrived, BoxError, Service};
 use crate::shared::Orders;
 use curtsy_lifecycle::Draining;
+use curtsy_sys::hint::unlikely;
 use curtsy_sys::pooled::Pooled;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
-use http::{Extensions, Method, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
+use std::hint::cold_path;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -86,14 +88,22 @@ impl<S: Service> Judge<S> {
     }
 
     /// A service that takes a request now, if it does.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ready(&self) -> Option<S> {
         let mut service = self.service.clone();
         let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
         matches!(ready, Poll::Ready(Ok(()))).then_some(service)
     }
 
+    #[inline(always)]
     fn furnish(&self, link: &Link, extensions: &mut Extensions) {
+        if unlikely(self.extensions.is_some() || link.worker.shared.manners.extensions) {
+            self.furnish_with(link, extensions);
+        }
+    }
+
+    #[inline(never)]
+    fn furnish_with(&self, link: &Link, extensions: &mut Extensions) {
         if let Some(own) = &self.extensions {
             extensions.extend(own.clone());
         }
@@ -170,23 +180,23 @@ impl<S: Service> Judge<S> {
     }
 
     /// The same with a request that has arrived to its end and a service that is ready, which is then asked for the
-    /// answer. That is put into `came`; or there is more to do.
-    #[inline]
+    /// answer. That is put into `came`, its body where it stays; or there is more to do.
+    #[inline(always)]
     pub(crate) fn judge_whole<'a>(
         &'a self,
         mut service: S,
         request: &mut Option<Request<Body>>,
         head: Head,
         cx: &mut Context<'_>,
-        came: &mut Option<Response<S::Body>>,
+        came: &mut Option<(response::Parts, Pooled<S::Body>)>,
     ) -> Result<Complete<&'a Arc<Link>>, Box<Answering<S>>> {
         let link = &self.link;
         let mut note = None;
-        let mut state = State::Done { done: Done::Panic };
         if let Some(request) = request {
             let has_body = !request.body().is_end_stream();
             let (written, admitted) = admit(link, request, has_body, head);
             if let Err(instead) = admitted {
+                cold_path();
                 return Err(Box::new(done(link, instead, has_body, written)));
             }
             note = written;
@@ -194,36 +204,54 @@ impl<S: Service> Judge<S> {
         }
         let entered = note.as_deref().map(Note::enter);
         let called = catch_unwind(AssertUnwindSafe(|| {
-            let request = request.take();
-            let Some(future) = request.and_then(|request| service.call_whole(request)) else {
-                return;
+            let Some(request) = request.take() else {
+                cold_path();
+                return None;
             };
-            if link.outlives() {
-                state = detach(future, self.seat.clone());
-                return;
+            let Some(mut future) = service.call_whole(request) else {
+                cold_path();
+                return None;
+            };
+            if unlikely(link.outlives()) {
+                return Some(detach(future, self.seat.clone()));
             }
-            let mut future = Pooled::new(future);
             match future.as_mut().poll(cx) {
-                Poll::Ready(Ok(response)) => *came = Some(response),
-                Poll::Ready(Err(error)) => {
-                    let done = Done::Error(error.into());
-                    state = State::Done { done };
+                Poll::Ready(Ok(response)) => {
+                    let (parts, body) = response.into_parts();
+                    *came = Some((parts, Pooled::new(body)));
+                    None
                 }
-                Poll::Pending => state = State::Called { future },
+                Poll::Ready(Err(error)) => {
+                    cold_path();
+                    Some(State::done(Done::Error(error.into())))
+                }
+                Poll::Pending => Some(State::Called { future }),
             }
         }));
         drop(entered);
-        if called.is_err() {
-            state = State::Done { done: Done::Panic };
-        } else if let Some(response) = came {
-            match see_to(response, Manner::default(), link) {
-                Ok(()) => return Ok(Complete::of(link, answered(note, response))),
-                Err(refusal) => {
-                    let done = Done::Refused(refusal);
-                    state = State::Done { done };
+        let instead = match called {
+            Ok(instead) => instead,
+            Err(_) => {
+                cold_path();
+                // If it was made before that, it is not sent.
+                *came = None;
+                None
+            }
+        };
+        let refused = match came {
+            Some((parts, _)) => {
+                match see_to(parts.status, &mut parts.headers, Manner::default(), link) {
+                    Ok(()) => return Ok(Complete::of(link, answered(note, parts.status))),
+                    Err(refusal) => Some(Done::Refused(refusal)),
                 }
             }
-        }
+            None => None,
+        };
+        cold_path();
+        let state = match refused {
+            Some(refused) => State::done(refused),
+            None => instead.unwrap_or(State::done(Done::Panic)),
+        };
         Err(Box::new(Answering {
             state,
             manner: Manner::default(),
@@ -235,15 +263,15 @@ impl<S: Service> Judge<S> {
 }
 
 /// Notes that the head of an answer is made.
-#[inline]
-fn answered<B>(note: Option<Box<Note>>, answer: &Response<B>) -> Option<Box<Note>> {
+#[inline(always)]
+fn answered(note: Option<Box<Note>>, status: StatusCode) -> Option<Box<Note>> {
     let mut note = note?;
-    note.answered(answer);
+    note.answered(status);
     Some(note)
 }
 
 /// Takes a request up, which is in flight from here on; and says what is answered instead if it is not for the service.
-#[inline]
+#[inline(always)]
 fn admit<B: http_body::Body>(
     link: &Arc<Link>,
     request: &mut Request<B>,
@@ -253,9 +281,12 @@ fn admit<B: http_body::Body>(
     let uri = request.uri();
     let target = match uri.path_and_query() {
         Some(target) => target.as_str(),
-        None => uri.authority().map_or("", |authority| authority.as_str()),
+        None => {
+            cold_path();
+            uri.authority().map_or("", |authority| authority.as_str())
+        }
     };
-    let length = if has_body {
+    let length = if unlikely(has_body) {
         let exact = request.body().size_hint().exact();
         exact.map_or(BodyLength::Chunked, BodyLength::Known)
     } else {
@@ -264,7 +295,7 @@ fn admit<B: http_body::Body>(
     link.called(request.method().as_str(), target.as_bytes(), length);
     let note = Note::begin(link, request);
     let shared = &link.worker.shared;
-    let admitted = if head == Head::Unseen && !link.entry.is_stream() {
+    let admitted = if unlikely(head == Head::Unseen) && !link.entry.is_stream() {
         // hyper found it where the wire saw none.
         Err(Done::Refused(rules::MALFORMED))
     } else {
@@ -307,7 +338,7 @@ fn done<S: Service>(
 }
 
 /// Lets the handler run to its end whatever becomes of its client.
-fn detach<S: Service>(future: S::Future, seat: Arc<Seat>) -> State<S> {
+fn detach<S: Service>(future: Pooled<S::Future>, seat: Arc<Seat>) -> State<S> {
     let work = async move {
         let answer = AssertUnwindSafe(future);
         let answer = futures_util::FutureExt::catch_unwind(answer).await;
@@ -393,6 +424,10 @@ enum Came<B> {
 }
 
 impl<S: Service> State<S> {
+    fn done(done: Done) -> Self {
+        Self::Done { done }
+    }
+
     /// Calls the service, if it is ready.
     #[inline]
     fn begin(mut service: S, request: Arrived<'_>, seat: &mut Option<Arc<Seat>>) -> Self {
@@ -418,7 +453,7 @@ impl<S: Service> State<S> {
             None => Self::Called {
                 future: Pooled::new(future),
             },
-            Some(seat) => detach(future, seat),
+            Some(seat) => detach(Pooled::new(future), seat),
         }
     }
 
@@ -523,7 +558,7 @@ impl<S: Service> Future for Answering<S> {
             Came::Done(Done::Refused(refusal)) => refused(refusal, link),
             Came::Done(Done::Options) => options(link),
         };
-        if let Some(note) = answered(this.note.take(), &answer) {
+        if let Some(note) = answered(this.note.take(), answer.status()) {
             answer.body_mut().keep(note);
         }
         Poll::Ready(Ok(answer))
@@ -536,7 +571,7 @@ fn served<B: http_body::Body>(
     manner: Manner,
     link: Arc<Link>,
 ) -> Response<Answer<B>> {
-    match see_to(&mut response, manner, &link) {
+    match see_to(response.status(), response.headers_mut(), manner, &link) {
         Ok(()) => response.map(|body| Answer::service(body, link)),
         Err(refusal) => refused(refusal, link),
     }
@@ -545,36 +580,48 @@ fn served<B: http_body::Body>(
 /// Sees to an answer of the service: what it means for the connection, and the connection for it. Or the request is
 /// refused, whatever the service says.
 #[inline(always)]
-fn see_to<B>(response: &mut Response<B>, manner: Manner, link: &Link) -> Result<(), Refusal> {
+fn see_to(
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    manner: Manner,
+    link: &Link,
+) -> Result<(), Refusal> {
     match link.body_fault() {
-        Some(BodyFault::Framing) => return Err(rules::BROKEN_BODY),
-        Some(BodyFault::TooLarge) => return Err(rules::TOO_LARGE),
-        Some(BodyFault::TimedOut) | None => {}
+        None => {}
+        Some(fault) => {
+            cold_path();
+            match fault {
+                BodyFault::Framing => return Err(rules::BROKEN_BODY),
+                BodyFault::TooLarge => return Err(rules::TOO_LARGE),
+                BodyFault::TimedOut => {}
+            }
+        }
     }
-    let status = response.status();
     link.worker.tally.answer(status.as_u16());
-    if status == StatusCode::SWITCHING_PROTOCOLS || (manner.is_connect && status.is_success()) {
+    let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+    if unlikely(switches || manner.is_connect && status.is_success()) {
         link.switching();
         return Ok(());
     }
-    if link.is_body_open() {
+    if unlikely(link.is_body_open()) {
         unread(manner, link);
     }
     let orders = link.orders();
-    if orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0 {
+    if unlikely(orders & (Orders::DRAIN | Orders::CLOSE_IDLE) != 0) {
         link.close_after_answer(false);
     }
-    if orders & Orders::HAND_OVER != 0 && link.has_body_escaped() {
+    if unlikely(orders & Orders::HAND_OVER != 0) && link.has_body_escaped() {
         // Only hyper knows when this one waits: it cannot be handed over.
         link.close_after_answer(false);
     }
-    if link.is_closing() {
-        set_close(response);
+    if unlikely(link.is_closing()) {
+        set_close(headers);
     }
     Ok(())
 }
 
 /// The answer is ready and the request's body was not read to its end.
+#[inline(never)]
 fn unread(manner: Manner, link: &Link) {
     // Without a leftover, somebody still reads it.
     let Some(rest) = link.has_leftover().then(|| link.take_leftover()).flatten() else {
@@ -590,10 +637,9 @@ fn unread(manner: Manner, link: &Link) {
     }
 }
 
-fn set_close<B>(response: &mut Response<B>) {
-    response
-        .headers_mut()
-        .insert(CONNECTION, HeaderValue::from_static("close"));
+#[inline(never)]
+fn set_close(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
 fn refused<B: http_body::Body>(refusal: Refusal, link: Arc<Link>) -> Response<Answer<B>> {
@@ -605,7 +651,7 @@ fn refused<B: http_body::Body>(refusal: Refusal, link: Arc<Link>) -> Response<An
         "request refused"
     );
     let mut response = text(refusal.status, refusal.text, link);
-    set_close(&mut response);
+    set_close(response.headers_mut());
     response
 }
 
@@ -635,7 +681,7 @@ fn internal_error<B: http_body::Body>(link: Arc<Link>) -> Response<Answer<B>> {
         "internal server error\n",
         link,
     );
-    set_close(&mut response);
+    set_close(response.headers_mut());
     response
 }
 
@@ -650,7 +696,7 @@ fn options<B: http_body::Body>(link: Arc<Link>) -> Response<Answer<B>> {
         .headers_mut()
         .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     if closes {
-        set_close(&mut response);
+        set_close(response.headers_mut());
     }
     response
 }

@@ -13,7 +13,7 @@
 
 use crate::body::Body;
 use crate::clock;
-use crate::http1::answer::{Answer, Asked};
+use crate::http1::answer::Answer;
 use crate::http1::scan::Head;
 use crate::http1::service::{Answering, Judge};
 use crate::http1::wire::{LARGE, Wire};
@@ -23,13 +23,19 @@ use crate::service::Service;
 use bytes::{Buf, Bytes, BytesMut};
 use curtsy_lifecycle::Moment;
 use curtsy_sys::clock::Clock;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use curtsy_sys::hint::{expected, unlikely};
+use curtsy_sys::pooled::Pooled;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    response,
 };
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 use std::cell::Cell;
+use std::hint::cold_path;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -71,7 +77,7 @@ pub(crate) enum Turn<S: Service> {
 }
 
 /// Answers what has arrived and is whole.
-#[inline]
+#[inline(always)]
 pub(crate) fn turn<S: Service>(
     judge: &mut Judge<S>,
     wire: &mut Wire,
@@ -110,7 +116,7 @@ enum Step<S: Service> {
 }
 
 impl Desk {
-    #[inline]
+    #[inline(always)]
     fn take() -> Box<Self> {
         DESK.take().unwrap_or_else(|| Box::new(Self::new()))
     }
@@ -126,12 +132,12 @@ impl Desk {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn put_back(self: Box<Self>) {
         DESK.set(Some(self));
     }
 
-    #[inline]
+    #[inline(always)]
     fn turn<S: Service>(
         &mut self,
         judge: &mut Judge<S>,
@@ -143,13 +149,16 @@ impl Desk {
                 Some(bytes) => bytes,
                 None => {
                     // If nobody has any of it, from its beginning: that the processor has at hand.
-                    if !self.input.try_reclaim(INPUT) && !self.input.try_reclaim(READ) {
-                        self.input = BytesMut::with_capacity(INPUT);
+                    if unlikely(!self.input.try_reclaim(INPUT)) {
+                        self.make_room();
                     }
                     match wire.poll_receive(cx, &mut self.input) {
                         Poll::Pending => return Turn::Silent,
                         Poll::Ready(Ok(1..)) => self.input.split().freeze(),
-                        Poll::Ready(Ok(0) | Err(_)) => return Turn::Ended,
+                        Poll::Ready(Ok(0) | Err(_)) => {
+                            cold_path();
+                            return Turn::Ended;
+                        }
                     }
                 }
             };
@@ -158,23 +167,36 @@ impl Desk {
             link.head_arrives();
             let step = self.answer_all(judge, wire, &mut bytes, cx);
             // Nobody reads on behind an answer that was the last.
-            if bytes.is_empty() || matches!(step, Step::Closing) {
-                drop(bytes);
-            } else {
+            if unlikely(!bytes.is_empty() && !matches!(step, Step::Closing)) {
                 wire.keep_first(bytes);
+            } else {
+                drop(bytes);
             }
             let is_sent = self.send(wire, cx, matches!(step, Step::Closing));
-            match step {
-                Step::Called(answering) => return Turn::Left(Some(answering)),
-                Step::Closing => return Turn::Closing,
-                Step::Answered if is_sent => {}
-                Step::Answered | Step::Doubtful => return Turn::Left(None),
+            if let Step::Answered = step
+                && is_sent
+            {
+                continue;
             }
+            cold_path();
+            return match step {
+                Step::Called(answering) => Turn::Left(Some(answering)),
+                Step::Closing => Turn::Closing,
+                Step::Answered | Step::Doubtful => Turn::Left(None),
+            };
+        }
+    }
+
+    /// Somebody has some of what was read last.
+    #[cold]
+    fn make_room(&mut self) {
+        if !self.input.try_reclaim(READ) {
+            self.input = BytesMut::with_capacity(INPUT);
         }
     }
 
     /// Answers one request after another, up to the first that is not whole, and says what became of the last.
-    #[inline]
+    #[inline(always)]
     fn answer_all<S: Service>(
         &mut self,
         judge: &mut Judge<S>,
@@ -188,14 +210,21 @@ impl Desk {
                 return step;
             }
             wire.link().sends_ahead();
-            if self.output.len() > GATHERED_MOST {
-                if !self.send(wire, cx, false) {
-                    return Step::Doubtful;
-                }
-                // With all of it sent the connection was idle, and is not: the next one is here.
-                wire.link().head_arrives();
+            if unlikely(self.output.len() > GATHERED_MOST) && !self.send_gathered(wire, cx) {
+                return Step::Doubtful;
             }
         }
+    }
+
+    /// Sends what was gathered of many answers before more are made; whether the socket took all of it.
+    #[cold]
+    fn send_gathered(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> bool {
+        let is_sent = self.send(wire, cx, false);
+        if is_sent {
+            // With all of it sent the connection was idle, and is not: the next one is here.
+            wire.link().head_arrives();
+        }
+        is_sent
     }
 
     /// Sends what was gathered; whether the socket took all of it.
@@ -210,7 +239,7 @@ impl Desk {
     }
 
     /// Answers the request that the bytes begin with, and takes it from them.
-    #[inline]
+    #[inline(always)]
     fn answer<S: Service>(
         &mut self,
         judge: &mut Judge<S>,
@@ -219,65 +248,65 @@ impl Desk {
         cx: &mut Context<'_>,
     ) -> Step<S> {
         // In places of their own: they are large, and to move them costs.
-        let (mut request, mut response) = (None, None);
-        let Some(outline) = self.request(bytes, wire.link(), &mut request) else {
-            return Step::Doubtful;
-        };
-        let Outline {
+        let (mut request, mut answer) = (None, None);
+        let Some(Outline {
             head,
             length,
             closes,
-        } = outline;
-        let Some(service) = judge.ready() else {
+        }) = self.request(bytes, wire.link(), &mut request)
+        else {
+            cold_path();
             return Step::Doubtful;
         };
-        let complete = match judge.judge_whole(service, &mut request, head, cx, &mut response) {
+        let Some(service) = expected(judge.ready()) else {
+            return Step::Doubtful;
+        };
+        let mut complete = match judge.judge_whole(service, &mut request, head, cx, &mut answer) {
             Ok(complete) => complete,
-            Err(begun) => return Step::Called(begun),
+            Err(begun) => {
+                cold_path();
+                return Step::Called(begun);
+            }
         };
         let before = self.output.len();
-        let size = response.as_ref().and_then(|response| {
-            let size = response.body().size_hint().exact();
-            size.filter(|size| self.write_head(response, *size, closes))
-        });
-        let Some(response) = response else {
+        let Some((parts, body)) = &mut answer else {
+            cold_path();
             return Step::Doubtful;
         };
-        let Some(size) = size else {
+        let size = body.size_hint().exact();
+        let size = size.filter(|size| self.write_head(parts, &**body, *size, closes));
+        let Some(size) = expected(size) else {
             self.output.truncate(before);
-            let response = response.map(|body| Answer::new(body, complete.keep()));
-            return Step::Called(Box::new(Answering::made(response)));
+            return begun(answer, |body| Answer::settled(body, None, complete.keep()));
         };
-        let (mut parts, body) = response.into_parts();
-        if size > 0 {
+        if !unlikely(size == 0) {
             match complete.ask(body, size, cx) {
-                Asked::Whole(data, body, complete) => {
-                    self.write_body(data, wire, cx);
-                    // Told by that: the answer is complete.
-                    drop((body, complete));
-                }
-                Asked::Other(body) => {
+                Ok(data) => self.write_body(data, wire, cx),
+                Err(seen) => {
+                    cold_path();
                     self.output.truncate(before);
-                    let response = Response::from_parts(parts, body);
-                    return Step::Called(Box::new(Answering::made(response)));
+                    return begun(answer, |body| Answer::settled(body, seen, complete.keep()));
                 }
             }
-        } else {
-            drop((body, complete));
         }
         self.keep_fields(&mut parts.headers);
+        drop(answer);
+        // Told by that: the answer is complete.
+        drop(complete);
         bytes.advance(length);
-        match closes {
-            true => Step::Closing,
-            // What follows comes after what is held.
-            false if wire.is_holding() && !bytes.is_empty() => Step::Doubtful,
+        if unlikely(closes) {
+            return Step::Closing;
+        }
+        // What follows comes after what is held.
+        match unlikely(wire.is_holding()) && !bytes.is_empty() {
+            true => Step::Doubtful,
             false => Step::Answered,
         }
     }
 
     /// Puts the request that the bytes begin with into `request`; `None` if it is not whole, or if hyper might see
     /// anything in it that is not seen here.
-    #[inline]
+    #[inline(always)]
     fn request(
         &mut self,
         bytes: &Bytes,
@@ -288,27 +317,44 @@ impl Desk {
         let mut parsed = httparse::Request::new(&mut []);
         let status = parsed.parse_with_uninit_headers(bytes, &mut fields);
         let Ok(httparse::Status::Complete(head_length)) = status else {
+            cold_path();
             return None;
         };
-        if parsed.version != Some(1) || head_length > link.worker.shared.limits.header_bytes {
+        let most = link.worker.shared.limits.header_bytes;
+        if unlikely(parsed.version != Some(1) || head_length > most) {
             return None;
         }
-        let method = Method::from_bytes(parsed.method?.as_bytes()).ok()?;
-        if method == Method::HEAD || method == Method::CONNECT {
-            return None;
-        }
-        let uri = match parsed.path? {
-            // The one that is asked for most, and its own default.
-            "/" => Uri::default(),
-            path => Uri::from_maybe_shared(bytes.slice_ref(path.as_bytes())).ok()?,
+        let method = match expected(parsed.method)? {
+            "GET" => Method::GET,
+            other => expected(Method::from_bytes(other.as_bytes()).ok())?,
         };
-        let mut headers = std::mem::take(&mut self.fields);
+        if unlikely(method == Method::HEAD || method == Method::CONNECT) {
+            return None;
+        }
+        let request = request.insert(Request::new(Body::none(link.clone())));
+        // What was there is empty, and not worth a look.
+        std::mem::forget(std::mem::replace(request.method_mut(), method));
+        std::mem::swap(request.headers_mut(), &mut self.fields);
+        let path = expected(parsed.path)?;
+        // The one that is asked for most is what is there.
+        if path != "/" {
+            let uri = Uri::from_maybe_shared(bytes.slice_ref(path.as_bytes()));
+            std::mem::forget(std::mem::replace(request.uri_mut(), expected(uri.ok())?));
+        }
         let (mut body_length, mut head, mut closes) = (0, Head::Plain, false);
         for field in &*parsed.headers {
-            let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?;
+            // Each request has it, and in most it is all there is (RFC 9112, section 3.2).
+            let name = match field.name.eq_ignore_ascii_case("host") {
+                true => HOST,
+                false => expected(HeaderName::from_bytes(field.name.as_bytes()).ok())?,
+            };
+            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value));
+            let value = expected(value.ok())?;
             match name {
-                TRANSFER_ENCODING | EXPECT | UPGRADE => return None,
+                TRANSFER_ENCODING | EXPECT | UPGRADE => {
+                    cold_path();
+                    return None;
+                }
                 CONTENT_LENGTH if head == Head::Plain => {
                     body_length = plain_number(value.as_bytes())?;
                     head = Head::Lines {
@@ -320,19 +366,16 @@ impl Desk {
                 CONNECTION => closes |= asks_to_close(&value),
                 _ => {}
             }
-            headers.try_append(name, value).ok()?;
+            expected(request.headers_mut().try_append(name, value).ok())?;
         }
-        let length = head_length.checked_add(body_length)?;
-        if length > bytes.len().min(READ) {
+        let length = expected(head_length.checked_add(body_length))?;
+        if unlikely(length > bytes.len().min(READ)) {
             return None;
         }
-        let body = bytes.slice(head_length..length);
-        let request = request.insert(Request::new(Body::whole(body, link.clone())));
-        *request.method_mut() = method;
-        *request.version_mut() = Version::HTTP_11;
-        // What was there is empty, and not worth a look.
-        std::mem::forget(std::mem::replace(request.uri_mut(), uri));
-        std::mem::forget(std::mem::replace(request.headers_mut(), headers));
+        if unlikely(body_length > 0) {
+            let body = bytes.slice(head_length..length);
+            *request.body_mut() = Body::whole(body, link.clone());
+        }
         Some(Outline {
             head,
             length,
@@ -341,45 +384,50 @@ impl Desk {
     }
 
     /// Writes the head of an answer of that size; `false` if only hyper knows what it would write.
-    #[inline]
+    #[inline(always)]
     fn write_head<B: http_body::Body>(
         &mut self,
-        response: &Response<B>,
+        parts: &response::Parts,
+        body: &B,
         size: u64,
         closes: bool,
     ) -> bool {
         self.now = clock::now();
-        let status = response.status();
+        let status = parts.status;
         let is_plain = size <= ANSWER_MOST
-            && (size > 0 || response.body().is_end_stream())
+            && (!unlikely(size == 0) || body.is_end_stream())
             && !status.is_informational()
             && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-            && matches!(response.version(), Version::HTTP_11 | Version::HTTP_2)
-            && response.extensions().get::<ReasonPhrase>().is_none();
-        if !is_plain {
+            && matches!(parts.version, Version::HTTP_11 | Version::HTTP_2)
+            && parts.extensions.get::<ReasonPhrase>().is_none();
+        if unlikely(!is_plain) {
             return false;
         }
         let out = &mut self.output;
         if status == StatusCode::OK {
             out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
         } else {
-            let reason = status.canonical_reason().unwrap_or("<none>");
-            for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
-                out.extend_from_slice(part.as_bytes());
-            }
+            write_status(out, status);
         }
         let (mut is_sized, mut is_dated) = (false, false);
-        for (name, value) in response.headers() {
+        for (name, value) in &parts.headers {
             match *name {
-                CONNECTION | TRANSFER_ENCODING | TRAILER => return false,
+                CONNECTION | TRANSFER_ENCODING | TRAILER => {
+                    cold_path();
+                    return false;
+                }
                 CONTENT_LENGTH => {
+                    cold_path();
                     let said = plain_number(value.as_bytes()).map(|said| said as u64);
                     if is_sized || size == 0 || said != Some(size) {
                         return false;
                     }
                     is_sized = true;
                 }
-                DATE => is_dated = true,
+                DATE => {
+                    cold_path();
+                    is_dated = true;
+                }
                 _ => {}
             }
             out.extend_from_slice(name.as_str().as_bytes());
@@ -387,7 +435,7 @@ impl Desk {
             out.extend_from_slice(value.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        if closes {
+        if unlikely(closes) {
             out.extend_from_slice(b"connection: close\r\n");
         }
         if !is_sized {
@@ -403,28 +451,10 @@ impl Desk {
     }
 
     /// Writes the body of an answer.
-    #[inline]
+    #[inline(always)]
     fn write_body(&mut self, mut data: impl Buf, wire: &mut Wire, cx: &mut Context<'_>) {
-        if data.remaining() >= LARGE {
-            let chunk = data.chunk();
-            if chunk.len() == data.remaining()
-                && wire.stream().takes_resident()
-                && let Some(place) = resident::find(chunk)
-            {
-                wire.send_resident(cx, &self.output, chunk, place);
-                self.output.clear();
-                return;
-            }
-            // To copy it costs more than to write it from where it is.
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            slices[0] = IoSlice::new(&self.output);
-            let count = 1 + data.chunks_vectored(&mut slices[1..]);
-            let total: usize = slices[1..count].iter().map(|slice| slice.len()).sum();
-            if total == data.remaining() {
-                wire.send(cx, &mut slices[..count], false);
-                self.output.clear();
-                return;
-            }
+        if unlikely(data.remaining() >= LARGE) && self.write_large(&data, wire, cx) {
+            return;
         }
         while data.has_remaining() {
             let chunk = data.chunk();
@@ -434,13 +464,37 @@ impl Desk {
         }
     }
 
+    /// Sends a large one from where it is, and what was gathered before it; whether it could.
+    #[inline(never)]
+    fn write_large(&mut self, data: &impl Buf, wire: &mut Wire, cx: &mut Context<'_>) -> bool {
+        let chunk = data.chunk();
+        if chunk.len() == data.remaining()
+            && wire.stream().takes_resident()
+            && let Some(place) = resident::find(chunk)
+        {
+            wire.send_resident(cx, &self.output, chunk, place);
+            self.output.clear();
+            return true;
+        }
+        // To copy it costs more than to write it from where it is.
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        slices[0] = IoSlice::new(&self.output);
+        let count = 1 + data.chunks_vectored(&mut slices[1..]);
+        let total: usize = slices[1..count].iter().map(|slice| slice.len()).sum();
+        if total == data.remaining() {
+            wire.send(cx, &mut slices[..count], false);
+            self.output.clear();
+            return true;
+        }
+        false
+    }
+
     /// Keeps the memory of an answer's fields for those of the next request.
-    #[inline]
+    #[inline(always)]
     fn keep_fields(&mut self, fields: &mut HeaderMap) {
         if self.fields.capacity() == 0 && fields.capacity() <= FIELDS_KEPT {
             fields.clear();
-            // What was there is empty, and not worth a look.
-            std::mem::forget(std::mem::replace(&mut self.fields, std::mem::take(fields)));
+            std::mem::swap(&mut self.fields, fields);
         }
     }
 }
@@ -454,9 +508,31 @@ struct Outline {
     closes: bool,
 }
 
+/// Goes on elsewhere with an answer of which nothing is sent.
+#[cold]
+fn begun<S: Service>(
+    answer: Option<(response::Parts, Pooled<S::Body>)>,
+    body: impl FnOnce(Pooled<S::Body>) -> Answer<S::Body>,
+) -> Step<S> {
+    let Some((parts, there)) = answer else {
+        return Step::Doubtful;
+    };
+    let response = Response::from_parts(parts, body(there));
+    Step::Called(Box::new(Answering::made(response)))
+}
+
+/// Writes the line of a status that is none of the usual.
+#[cold]
+fn write_status(out: &mut Vec<u8>, status: StatusCode) {
+    let reason = status.canonical_reason().unwrap_or("<none>");
+    for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
 /// A number that is nothing but digits, as a length is (RFC 9110, section 8.6).
 fn plain_number(digits: &[u8]) -> Option<usize> {
-    if !digits.iter().all(u8::is_ascii_digit) {
+    if unlikely(!digits.iter().all(u8::is_ascii_digit)) {
         return None;
     }
     str::from_utf8(digits).ok()?.parse().ok()
@@ -480,10 +556,10 @@ struct Date {
 }
 
 impl Date {
-    #[inline]
+    #[inline(always)]
     fn last_line(&mut self, now: Moment) -> &[u8] {
         // Both clocks move on at the same ticks.
-        if self.looked != Some(now) {
+        if unlikely(self.looked != Some(now)) {
             self.looked = Some(now);
             self.look();
         }

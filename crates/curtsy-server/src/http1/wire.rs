@@ -23,6 +23,7 @@ use crate::shared::Orders;
 use crate::stream::{Bare, Received, Stream};
 use bytes::{Buf, Bytes, BytesMut};
 use curtsy_lifecycle::Moment;
+use curtsy_sys::hint::unlikely;
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::pin::Pin;
@@ -127,13 +128,13 @@ impl Wire {
     }
 
     /// What was read and not yet asked for, if anything was.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_first(&mut self) -> Option<Bytes> {
-        (!self.first.is_empty()).then(|| std::mem::take(&mut self.first))
+        unlikely(!self.first.is_empty()).then(|| std::mem::take(&mut self.first))
     }
 
     /// Keeps what is to be asked for next; nothing may be there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn keep_first(&mut self, bytes: Bytes) {
         self.first = bytes;
     }
@@ -144,7 +145,7 @@ impl Wire {
     }
 
     /// Reads past hyper what has arrived, as much as fits; 0 at the end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -175,9 +176,9 @@ impl Wire {
 
     /// The same as [`Self::send`] does with one that is not the last, in short where the socket takes all of it. The answer
     /// was made `now`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send_all(&mut self, cx: &mut Context<'_>, bytes: &[u8], now: Moment) -> bool {
-        if !self.held.is_empty() || bytes.is_empty() {
+        if unlikely(!self.held.is_empty() || bytes.is_empty()) {
             return self.send(cx, &mut [io::IoSlice::new(bytes)], false);
         }
         let sent = self.stream.try_send(bytes).unwrap_or(0);
@@ -185,7 +186,7 @@ impl Wire {
             // Told what came of it.
             let _ = self.wrote(Poll::Ready(Ok(sent)));
         }
-        if sent < bytes.len() {
+        if unlikely(sent < bytes.len()) {
             return self.send(cx, &mut [io::IoSlice::new(&bytes[sent..])], false);
         }
         if self.link.stage() == Stage::Answered {
@@ -380,10 +381,10 @@ impl Wire {
     }
 
     /// Everything written so far has gone to the kernel.
-    #[inline]
+    #[inline(always)]
     fn flushed(&self, now: Option<Moment>) {
         self.link.flushed(now);
-        if self.framing.is_amid_head() {
+        if unlikely(self.framing.is_amid_head()) {
             // It began before the last answer had left.
             self.link.head_arrives();
         }
@@ -414,7 +415,7 @@ impl Wire {
     }
 
     /// Notes what became of a write to the socket.
-    #[inline]
+    #[inline(always)]
     fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.link.write_blocked(polled.is_pending());
         let written = ready!(polled)?;
