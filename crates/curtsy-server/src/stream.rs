@@ -109,18 +109,24 @@ impl Stream {
     /// Receives what has arrived, as much as the buffer has room for; 0 at the end.
     ///
     /// It is tried from here, not from within the runtime: as near to the call as it goes, because what the kernel does
-    /// makes the processor forget where a deep stack returns to.
+    /// makes the processor forget where a deep stack returns to. And at once if the task was `woken`, most likely by what
+    /// has arrived: the runtime is asked only where that was not so, and counts it (`tokio::task::coop`) only then.
     #[inline(always)]
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut BytesMut,
+        woken: bool,
     ) -> Poll<io::Result<usize>> {
         let Self::Tcp(stream) = self else {
             return self.poll_receive_other(cx, buf);
         };
+        let mut is_asked = !woken;
         loop {
-            ready!(stream.poll_read_ready(cx))?;
+            if is_asked {
+                ready!(stream.poll_read_ready(cx))?;
+            }
+            is_asked = true;
             let room = buf.capacity() - buf.len();
             let mut short = None;
             let received = stream.try_io(Interest::READABLE, || {
@@ -154,8 +160,11 @@ impl Stream {
     #[inline(always)]
     pub(crate) fn try_send(&self, buf: &[u8]) -> Option<usize> {
         match self {
-            // Whoever tries again learns why not.
-            Self::Tcp(stream) => try_send(stream, buf, SendFlags::empty()).ok(),
+            // Whoever tries again learns why not, and the runtime with that.
+            Self::Tcp(stream) => {
+                let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                send(stream, buf, flags).ok()
+            }
             Self::Unix(_) | Self::Tls(_) | Self::Unwatched(_) => None,
         }
     }

@@ -144,6 +144,7 @@ impl Desk {
         wire: &mut Wire,
         cx: &mut Context<'_>,
     ) -> Turn<S> {
+        let mut woken = true;
         loop {
             let mut bytes = match wire.take_first() {
                 Some(bytes) => bytes,
@@ -152,7 +153,7 @@ impl Desk {
                     if unlikely(!self.input.try_reclaim(INPUT)) {
                         self.make_room();
                     }
-                    match wire.poll_receive(cx, &mut self.input) {
+                    match wire.poll_receive(cx, &mut self.input, std::mem::take(&mut woken)) {
                         Poll::Pending => return Turn::Silent,
                         Poll::Ready(Ok(1..)) => self.input.split().freeze(),
                         Poll::Ready(Ok(0) | Err(_)) => {

@@ -144,14 +144,15 @@ impl Wire {
         !self.held.is_empty()
     }
 
-    /// Reads past hyper what has arrived, as much as fits; 0 at the end.
+    /// Reads past hyper what has arrived, as much as fits; 0 at the end. The first time that a task does so it was `woken`.
     #[inline(always)]
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
         input: &mut BytesMut,
+        woken: bool,
     ) -> Poll<io::Result<usize>> {
-        let polled = self.stream.poll_receive(cx, input);
+        let polled = self.stream.poll_receive(cx, input, woken);
         if let Poll::Ready(Ok(count)) = &polled {
             self.link.wire_received(*count);
         }
