@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: timers per connection, and any part in the path of a busy connection.
 
+use crate::alarm::Timer;
 use crate::clock;
 use crate::shared::Orders;
 use crate::stream::{Bare, Received, Stream, receive};
@@ -423,6 +424,7 @@ pub(crate) async fn watch(worker: Arc<Worker>) {
             return;
         }
     };
+    let mut timer = Timer::new();
     loop {
         let deadline = lot.next_deadline();
         tokio::select! {
@@ -438,24 +440,13 @@ pub(crate) async fn watch(worker: Arc<Worker>) {
                 // Those called back get to run before the next batch.
                 tokio::task::yield_now().await;
             }
-            () = until(deadline) => {
+            () = timer.until(deadline) => {
                 for parked in lot.take_expired(clock::now()) {
                     dismiss(parked, &worker);
                 }
             }
             () = lot.changed.notified() => {}
         }
-    }
-}
-
-async fn until(deadline: Option<Moment>) {
-    match deadline {
-        // A little later: the clock ticks coarsely.
-        Some(at) => {
-            let wait = at.since(clock::now()) + Duration::from_millis(5);
-            tokio::time::sleep(wait).await;
-        }
-        None => std::future::pending().await,
     }
 }
 

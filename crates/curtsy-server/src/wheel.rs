@@ -16,8 +16,10 @@
 //!
 //! Deliberately absent: precision. Deadlines are late by up to two ticks. A tick is much longer than the kernel's own
 //! (some milliseconds): a thread that waits for events no longer than that has the processor's timer set before it sleeps
-//! and again when it wakes, each a microsecond or more in a virtual machine, and between the client and its answer.
+//! and again when it wakes, each a microsecond or more in a virtual machine, and between the client and its answer. For
+//! the same reason the wheel is turned by a timer of the kernel's and none of the runtime's.
 
+use crate::alarm::Timer;
 use crate::clock;
 use crate::http1::park_at;
 use crate::limits::Limits;
@@ -29,7 +31,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::sleep;
 
 /// In milliseconds.
 const TICK: u64 = 32;
@@ -197,6 +198,7 @@ impl Slots {
 pub(crate) async fn turn(worker: Arc<Worker>) {
     let limits = &worker.shared.limits;
     let mut quiet = Quiet::default();
+    let mut timer = Timer::new();
     loop {
         let sooner = worker.wheel.sooner.notified();
         let now = clock::now();
@@ -207,14 +209,8 @@ pub(crate) async fn turn(worker: Arc<Worker>) {
         }
         let is_silent = pause.is_none() && !is_awake;
         let pause = quiet.look(&worker, now, is_silent).or(pause);
-        match pause {
-            None => sooner.await,
-            Some(pause) => {
-                // The clock lags behind the runtime's.
-                let pause = pause.max(Duration::from_millis(1));
-                futures_util::future::select(pin!(sooner), pin!(sleep(pause))).await;
-            }
-        }
+        let elapses = timer.until(pause.map(|pause| now + pause));
+        futures_util::future::select(pin!(sooner), pin!(elapses)).await;
     }
 }
 

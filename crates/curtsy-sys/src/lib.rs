@@ -17,4 +17,5 @@ pub mod resident;
 pub mod scm;
 pub mod seqpacket;
 pub mod spawn;
+pub mod timer;
 pub mod watched;
