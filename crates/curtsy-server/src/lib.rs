@@ -26,6 +26,7 @@ pub mod fuzzing;
 mod handle;
 mod handshake;
 mod herald;
+mod hint;
 mod hooks;
 mod http1;
 mod http2;

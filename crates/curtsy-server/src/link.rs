@@ -8,12 +8,12 @@
 //! answer was wholly flushed and its request's body read to its end.
 
 use crate::clock;
+use crate::hint::unlikely;
 use crate::hooks::StateHook;
 use crate::http1::{BodyLength, Head};
 use crate::shared::OnDisconnect;
 use crate::worker::Worker;
 use curtsy_lifecycle::{ConnectionInfo, Entry, Event, Moment, Origin, State};
-use curtsy_sys::hint::unlikely;
 use hyper::body::Incoming;
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};

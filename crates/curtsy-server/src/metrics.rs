@@ -16,10 +16,10 @@
 
 use crate::access_log::Queue;
 use crate::control::{Latency as Quantiles, Requests};
+use crate::hint::unlikely;
 use crate::restart::{RestartHook, RestartStep};
 use crate::shared::Shared;
 use curtsy_lifecycle::{Ending, Moment, Snapshot};
-use curtsy_sys::hint::unlikely;
 use std::cell::Cell;
 use std::hint::cold_path;
 use std::sync::Arc;

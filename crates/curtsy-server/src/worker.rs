@@ -5,6 +5,7 @@
 //! same.
 
 use crate::ferry::WayOut;
+use crate::hint::unlikely;
 use crate::http2::Memory;
 use crate::lot::Lot;
 use crate::metrics::Tally;
@@ -14,7 +15,6 @@ use crate::stream::Stream;
 use crate::wheel::Wheel;
 use bytes::Bytes;
 use curtsy_lifecycle::{Address, Arrival, ConnectionInfo, Entry, Ledger, Moment, Origin, State};
-use curtsy_sys::hint::unlikely;
 use std::fmt;
 use std::io;
 use std::sync::Arc;

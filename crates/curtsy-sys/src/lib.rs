@@ -8,7 +8,6 @@
 pub mod allocator;
 pub mod clock;
 pub mod descriptors;
-pub mod hint;
 pub mod inherited;
 pub mod pidfd;
 pub mod pooled;

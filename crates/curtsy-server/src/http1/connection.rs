@@ -10,6 +10,7 @@
 
 use crate::clock;
 use crate::handshake;
+use crate::hint::unlikely;
 use crate::http1::deadlines::{self, Due, Situation};
 use crate::http1::refusal::{self, refuse};
 use crate::http1::rules::Refusal;
@@ -25,7 +26,6 @@ use crate::wheel;
 use crate::worker::{Fresh, Worker};
 use bytes::Bytes;
 use curtsy_lifecycle::{Entry, Moment, State};
-use curtsy_sys::hint::unlikely;
 use curtsy_sys::prefetch::{prefetch, prefetch_first};
 use http_body::Body as _;
 use hyper::body::Incoming;

@@ -1,8 +1,8 @@
 //! What a request must be before a service sees it, where hyper lets more through.
 
+use crate::hint::unlikely;
 use crate::http1::scan::Head;
 use crate::limits::Limits;
-use curtsy_sys::hint::unlikely;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, Request, StatusCode, Version};
 use std::hint::cold_path;

@@ -2,6 +2,7 @@
 //! sees to its answer.
 
 use crate::body::Body;
+use crate::hint::unlikely;
 use crate::http1::answer::{Answer, Complete};
 use crate::http1::framing::BodyLength;
 use crate::http1::rules::{self, Refusal, Verdict};
@@ -12,7 +13,6 @@ use crate::seat::Seat;
 use crate::service::{Arrived, BoxError, Service};
 use crate::shared::Orders;
 use curtsy_lifecycle::Draining;
-use curtsy_sys::hint::unlikely;
 use curtsy_sys::pooled::Pooled;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, response};
@@ -223,35 +223,33 @@ impl<S: Service> Judge<S> {
                 }
                 Poll::Ready(Err(error)) => {
                     cold_path();
-                    Some(State::done(Done::Error(error.into())))
+                    let done = Done::Error(error.into());
+                    Some(State::Done { done })
                 }
                 Poll::Pending => Some(State::Called { future }),
             }
         }));
         drop(entered);
-        let instead = match called {
+        let mut instead = match called {
             Ok(instead) => instead,
             Err(_) => {
                 cold_path();
                 // If it was made before that, it is not sent.
                 *came = None;
-                None
+                Some(State::Done { done: Done::Panic })
             }
         };
-        let refused = match came {
-            Some((parts, _)) => {
-                match see_to(parts.status, &mut parts.headers, Manner::default(), link) {
-                    Ok(()) => return Ok(Complete::of(link, answered(note, parts.status))),
-                    Err(refusal) => Some(Done::Refused(refusal)),
+        if let Some((parts, _)) = came {
+            match see_to(parts.status, &mut parts.headers, Manner::default(), link) {
+                Ok(()) => return Ok(Complete::of(link, answered(note, parts.status))),
+                Err(refusal) => {
+                    let done = Done::Refused(refusal);
+                    instead = Some(State::Done { done });
                 }
             }
-            None => None,
-        };
+        }
         cold_path();
-        let state = match refused {
-            Some(refused) => State::done(refused),
-            None => instead.unwrap_or(State::done(Done::Panic)),
-        };
+        let state = instead.unwrap_or(State::Done { done: Done::Panic });
         Err(Box::new(Answering {
             state,
             manner: Manner::default(),
@@ -424,10 +422,6 @@ enum Came<B> {
 }
 
 impl<S: Service> State<S> {
-    fn done(done: Done) -> Self {
-        Self::Done { done }
-    }
-
     /// Calls the service, if it is ready.
     #[inline]
     fn begin(mut service: S, request: Arrived<'_>, seat: &mut Option<Arc<Seat>>) -> Self {

@@ -13,6 +13,7 @@
 
 use crate::body::Body;
 use crate::clock;
+use crate::hint::{expected, unlikely};
 use crate::http1::answer::Answer;
 use crate::http1::scan::Head;
 use crate::http1::service::{Answering, Judge};
@@ -23,7 +24,6 @@ use crate::service::Service;
 use bytes::{Buf, Bytes, BytesMut};
 use curtsy_lifecycle::Moment;
 use curtsy_sys::clock::Clock;
-use curtsy_sys::hint::{expected, unlikely};
 use curtsy_sys::pooled::Pooled;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HOST, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -278,7 +278,7 @@ impl Desk {
         let size = size.filter(|size| self.write_head(parts, &**body, *size, closes));
         let Some(size) = expected(size) else {
             self.output.truncate(before);
-            return begun(answer, |body| Answer::settled(body, None, complete.keep()));
+            return go_on_with(answer, |body| Answer::settled(body, None, complete.keep()));
         };
         if !unlikely(size == 0) {
             match complete.ask(body, size, cx) {
@@ -286,7 +286,7 @@ impl Desk {
                 Err(seen) => {
                     cold_path();
                     self.output.truncate(before);
-                    return begun(answer, |body| Answer::settled(body, seen, complete.keep()));
+                    return go_on_with(answer, |body| Answer::settled(body, seen, complete.keep()));
                 }
             }
         }
@@ -511,7 +511,7 @@ struct Outline {
 
 /// Goes on elsewhere with an answer of which nothing is sent.
 #[cold]
-fn begun<S: Service>(
+fn go_on_with<S: Service>(
     answer: Option<(response::Parts, Pooled<S::Body>)>,
     body: impl FnOnce(Pooled<S::Body>) -> Answer<S::Body>,
 ) -> Step<S> {

@@ -14,6 +14,7 @@
 //!   is still there is seen here, where it costs no buffer.
 
 use crate::clock;
+use crate::hint::unlikely;
 use crate::http1::framing::Framing;
 use crate::lingering::Lingering;
 use crate::link::{BodyFault, Link, Stage};
@@ -23,7 +24,6 @@ use crate::shared::Orders;
 use crate::stream::{Bare, Received, Stream};
 use bytes::{Buf, Bytes, BytesMut};
 use curtsy_lifecycle::Moment;
-use curtsy_sys::hint::unlikely;
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::pin::Pin;

@@ -7,15 +7,8 @@
 use std::hint::cold_path;
 
 /// The condition, which is hardly ever true.
-///
-/// ```
-/// use curtsy_sys::hint::unlikely;
-///
-/// let length = 3;
-/// assert!(!unlikely(length > 1 << 20));
-/// ```
 #[inline(always)]
-pub fn unlikely(condition: bool) -> bool {
+pub(crate) fn unlikely(condition: bool) -> bool {
     if condition {
         cold_path();
     }
@@ -23,15 +16,8 @@ pub fn unlikely(condition: bool) -> bool {
 }
 
 /// What was found, as it nearly always is.
-///
-/// ```
-/// use curtsy_sys::hint::expected;
-///
-/// let number: Option<u32> = expected("12".parse().ok());
-/// assert_eq!(number, Some(12));
-/// ```
 #[inline(always)]
-pub fn expected<T>(found: Option<T>) -> Option<T> {
+pub(crate) fn expected<T>(found: Option<T>) -> Option<T> {
     if found.is_none() {
         cold_path();
     }
