@@ -59,9 +59,7 @@ async fn idle_connections_of_two_processes_go_over_to_two() {
     let mut supervisor = Supervisor::start(&["--processes", "2"], &DEMO).await;
     let mut idle = idle(supervisor.address, 50).await;
     supervisor.reloads().await;
-    for _ in 0..2 {
-        supervisor.line("curtsy: drained in").await;
-    }
+    supervisor.lines("curtsy: drained in", 2).await;
     for stream in &mut idle {
         assert_eq!(ask(stream).await, "generation=1");
     }

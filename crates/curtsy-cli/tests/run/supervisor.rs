@@ -18,6 +18,9 @@ pub(crate) const CURTSY: &str = env!("CARGO_BIN_EXE_curtsy");
 /// What most tests supervise.
 pub(crate) const DEMO: [&str; 5] = [CURTSY, "demo", "--inherit", "--workers", "2"];
 
+/// In the first line that it writes.
+const HELD: &str = "held on http://";
+
 /// A running `curtsy run` on a port that the kernel chose.
 pub(crate) struct Supervisor {
     pub(crate) child: Child,
@@ -47,7 +50,7 @@ impl Supervisor {
             .env("DIRECTORY", directory.path());
         let mut child = Child::spawn(command).unwrap();
         let line = child
-            .wait_for_line(|line| line.contains("held on http://"), BOUND)
+            .wait_for_line(|line| line.contains(HELD), BOUND)
             .await
             .unwrap();
         let url = line.split("http://").nth(1).unwrap();
@@ -67,6 +70,21 @@ impl Supervisor {
     pub(crate) async fn line(&mut self, text: &str) -> String {
         let found = |line: &str| line.contains(text);
         self.child.wait_for_line(found, BOUND).await.unwrap()
+    }
+
+    /// Waits for so many lines with that text, those that came before the call included.
+    pub(crate) async fn lines(&mut self, text: &str, count: usize) {
+        let mut seen = 0;
+        let last = |line: &str| {
+            // Each look begins with the first line of all, which is this one.
+            if line.contains(HELD) {
+                seen = 0;
+            }
+            seen += usize::from(line.contains(text));
+            seen == count
+        };
+        let waited = self.child.wait_for_line(last, BOUND).await;
+        assert!(waited.is_ok(), "{}", self.child.stderr());
     }
 
     /// `curtsy reload`: its code and what it said.

@@ -2,7 +2,6 @@
 
 use crate::supervisor::{BOUND, CURTSY, DEMO, Supervisor};
 use curtsy_prove::child::ChildSignal;
-use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 
 #[tokio::test]
@@ -75,15 +74,7 @@ async fn processes_are_added_and_taken_away() {
     assert_eq!(supervisor.count("generation 0 started"), 2);
     supervisor.child.signal(ChildSignal::TTIN).unwrap();
     // Listening, and not only started: a signal finds its handler then.
-    let mut started = HashSet::new();
-    let third = |line: &str| {
-        if line.contains("main listening on") {
-            started.insert(line.to_owned());
-        }
-        started.len() == 3
-    };
-    let counted = supervisor.child.wait_for_line(third, BOUND).await;
-    assert!(counted.is_ok(), "{}", supervisor.child.stderr());
+    supervisor.lines("main listening on", 3).await;
     supervisor.child.signal(ChildSignal::TTOU).unwrap();
     supervisor.line("curtsy: drained").await;
     // A reload has as many as there are now.

@@ -93,9 +93,7 @@ async fn the_wishes_of_two_processes_are_fulfilled() {
     // One after the other, as reloads are that others ask for. The second wish may come too late to be heard, from a
     // process that has handed over: its heir asks in its place, or the wish ended with it.
     supervisor.line("curtsy: generation 1 serves").await;
-    for _ in 0..2 {
-        supervisor.line("curtsy: drained in").await;
-    }
+    supervisor.lines("curtsy: drained in", 2).await;
     let report = finish_after(running, 200).await;
     let stderr = supervisor.child.stderr();
     assert_eq!(report.lost(), 0, "{report}\n{stderr}");
